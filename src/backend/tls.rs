@@ -1,0 +1,199 @@
+//! TLS towards servers: libpq's `sslmode` on rustls.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// libpq's `sslmode` ("SSL Support, Protection Provided in Different Modes"), without `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Never encrypt.
+    Disable,
+    /// Encrypt where the server offers it; trusts any certificate. On loopback: never encrypt,
+    /// since it costs a fifth of the throughput and protects nothing.
+    Prefer,
+    /// Refuse a server without TLS; trusts any certificate.
+    Require,
+    /// Also check that a known authority signed the certificate.
+    VerifyCa,
+    /// Also check that the certificate names the host.
+    VerifyFull,
+}
+
+/// The mode and the rustls configuration that carries it out.
+#[derive(Debug)]
+pub struct ServerTls {
+    /// What was asked for.
+    pub mode: TlsMode,
+    /// `None` exactly when `mode` is `Disable`.
+    pub config: Option<Arc<ClientConfig>>,
+}
+
+/// Why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file with the authorities cannot be used.
+    #[error("cannot use the root certificates in {path}: {why}")]
+    Roots {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine's own authorities cannot be used.
+    #[error("cannot use the system's root certificates: {0}")]
+    Platform(#[source] rustls::Error),
+}
+
+impl ServerTls {
+    /// No TLS at all.
+    pub fn disabled() -> Arc<Self> {
+        Arc::new(Self { mode: TlsMode::Disable, config: None })
+    }
+
+    /// TLS as `mode` says; `root_cert` names a PEM file with the authorities to trust, else the
+    /// system's are trusted.
+    pub fn new(mode: TlsMode, root_cert: Option<&Path>) -> Result<Arc<Self>, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = match mode {
+            TlsMode::Disable => return Ok(Self::disabled()),
+            TlsMode::Prefer | TlsMode::Require => Arc::new(AnyCertificate(provider.clone())),
+            TlsMode::VerifyCa => {
+                Arc::new(AnyName { roots: Arc::new(roots(root_cert)?), provider: provider.clone() })
+            }
+            TlsMode::VerifyFull => match root_cert {
+                None => Arc::new(
+                    rustls_platform_verifier::Verifier::new(provider.clone()).map_err(TlsError::Platform)?,
+                ),
+                Some(path) => WebPkiServerVerifier::builder_with_provider(
+                    Arc::new(roots(Some(path))?),
+                    provider.clone(),
+                )
+                .build()
+                .map_err(|e| TlsError::Roots { path: path.to_owned(), why: e.to_string() })?,
+            },
+        };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(Arc::new(Self { mode, config: Some(Arc::new(config)) }))
+    }
+}
+
+/// libpq's default place of the authorities is `~/.postgresql/root.crt`; ours is said in the
+/// configuration, so an absent file is an error and not a silent fallback.
+fn roots(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let Some(path) = path else {
+        return Err(TlsError::Roots {
+            path: PathBuf::new(),
+            why: "sslmode=verify-ca needs sslrootcert=FILE".to_owned(),
+        });
+    };
+    let wrong = |why: String| TlsError::Roots { path: path.to_owned(), why };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        store.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(wrong("it holds no PEM certificate".to_owned()));
+    }
+    Ok(store)
+}
+
+/// Trusts every certificate, but checks that the server holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+/// Trusts a chain to one of `roots`, whatever the name (`verify-ca`; Cloud SQL needs it).
+#[derive(Debug)]
+struct AnyName {
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls12_signature(message, cert, dss, &self.provider().signature_verification_algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls13_signature(message, cert, dss, &self.provider().signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
+impl AnyCertificate {
+    fn provider(&self) -> &CryptoProvider {
+        &self.0
+    }
+}
+
+impl AnyName {
+    fn provider(&self) -> &CryptoProvider {
+        &self.provider
+    }
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    signatures!();
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    signatures!();
+}
