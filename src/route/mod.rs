@@ -1,1 +1,14 @@
-//! Not built yet.
+//! Where statements go: the map of upstreams, the door and the gate.
+//!
+//! The map changes as a whole (`ArcSwap`), so no reader sees half a switch; its version is one
+//! atomic number that a session compares at every dispatch. The [`Gate`] carries the moment after
+//! which no acknowledgement of a writer may pass; it is compared, never timed. This room opens
+//! no connection and takes no decision: `app` carries the controller's wishes here.
+
+mod gate;
+mod map;
+mod table;
+
+pub use gate::Gate;
+pub use map::{Destination, Door, NoRoute, RouteMap, Upstream};
+pub use table::Routes;

@@ -1,1 +1,3 @@
-//! Not built yet.
+//! Bytes ⇄ typed protocol messages. Pure: owns no socket, reads no clock, and no bytes make it panic.
+
+pub mod frame;

@@ -1,0 +1,120 @@
+//! The map that everybody reads.
+
+use super::{Gate, RouteMap};
+use arc_swap::ArcSwap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// The current [`RouteMap`], its version and the gate. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Routes(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    map: ArcSwap<RouteMap>,
+    version: AtomicU64,
+    gate: Gate,
+    changing: Mutex<()>,
+    changes: watch::Sender<u64>,
+}
+
+impl Routes {
+    /// Starts with `map` and a shut gate.
+    pub fn new(map: RouteMap) -> Self {
+        let version = map.version;
+        Self(Arc::new(Table {
+            map: ArcSwap::from_pointee(map),
+            version: AtomicU64::new(version),
+            gate: Gate::closed(),
+            changing: Mutex::new(()),
+            changes: watch::channel(version).0,
+        }))
+    }
+
+    /// Version of the map: one atomic load, for every dispatch.
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// The map as it is now.
+    pub fn map(&self) -> Arc<RouteMap> {
+        self.0.map.load_full()
+    }
+
+    /// The gate.
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// Wakes at every change of the map.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Replaces the map by what `change` makes of it, under the next version.
+    pub fn change(&self, change: impl FnOnce(&mut RouteMap)) {
+        let _one_at_a_time = self.0.changing.lock().expect("no change of the map panics");
+        let mut map = RouteMap::clone(&self.0.map.load());
+        change(&mut map);
+        map.version = self.version() + 1;
+        let version = map.version;
+        // The map first: whoever sees the new version must find the new map.
+        self.0.map.store(Arc::new(map));
+        self.0.version.store(version, Ordering::Release);
+        self.0.changes.send_replace(version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::tls::ServerTls;
+    use crate::backend::{Address, Endpoint};
+    use crate::base::{DatabaseName, Epoch, Site};
+    use crate::route::{Door, NoRoute, Upstream};
+
+    fn upstream(port: u16) -> Arc<Upstream> {
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        Arc::new(Upstream { endpoints: vec![Endpoint { address, tls: ServerTls::disabled() }] })
+    }
+
+    fn routes() -> Routes {
+        let name = |n: &str| DatabaseName::new(n).unwrap();
+        Routes::new(RouteMap {
+            version: 1,
+            epoch: Epoch(1),
+            writer: Site::Local,
+            life: 0,
+            door: Door::Open,
+            is_draining: false,
+            local: upstream(1),
+            cloud: Some(upstream(2)),
+            mirrored: Arc::new([(name("shop"), name("shop_copy"))].into()),
+        })
+    }
+
+    #[test]
+    fn a_switch_changes_site_database_and_version_at_once() {
+        let routes = routes();
+        let before = routes.map().resolve(b"shop").unwrap();
+        assert_eq!((before.site, before.database.as_slice()), (Site::Local, &b"shop"[..]));
+        routes.change(|map| {
+            map.writer = Site::Cloud;
+            map.epoch = Epoch(2);
+        });
+        assert_eq!(routes.version(), 2);
+        let after = routes.map().resolve(b"shop").unwrap();
+        assert_eq!((after.site, after.epoch), (Site::Cloud, Epoch(2)));
+        assert_eq!(after.database, b"shop_copy");
+    }
+
+    #[test]
+    fn a_database_without_a_mirror_is_named_after_a_switch() {
+        let routes = routes();
+        assert!(routes.map().resolve(b"other").is_ok());
+        routes.change(|map| map.writer = Site::Cloud);
+        let missing = routes.map().resolve(b"other").unwrap_err();
+        assert_eq!(missing, NoRoute::NotMirrored { database: "other".into() });
+    }
+}
