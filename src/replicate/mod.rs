@@ -1,1 +1,5 @@
-//! Not built yet.
+//! One database copied to another: slot, bootstrap, stream, apply. Not built yet.
+
+pub mod spec;
+
+pub use spec::MirrorSpec;
