@@ -3,6 +3,7 @@
 //! It decides nothing. Whoever is pure takes what this room returns as an argument.
 
 mod clock;
+pub mod file;
 mod random;
 
 pub use clock::now;
