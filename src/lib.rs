@@ -12,10 +12,12 @@ pub mod config;
 pub mod sql;
 pub mod wire;
 
+// Floor 2, lower step: what asks the machine, for the rest of the floor too
+pub mod sys;
+
 // Floor 2
 pub mod backend;
 pub mod observe;
-pub mod sys;
 
 // Floor 3
 pub mod auth;

@@ -1,10 +1,13 @@
-//! The only room that asks the machine: the clock, randomness, files with locks.
+//! The only room that asks the machine: the clock, randomness, files with locks, sockets that
+//! move between runtimes.
 //!
 //! It decides nothing. Whoever is pure takes what this room returns as an argument.
 
 mod clock;
 pub mod file;
 mod random;
+mod socket;
 
 pub use clock::now;
 pub use random::{random_bytes, random_unit};
+pub use socket::{Carrier, Detached, Peer, Socket};
