@@ -1,5 +1,8 @@
-//! Bytes ⇄ typed protocol messages. Pure: owns no socket, reads no clock, and no bytes make it panic.
+//! Bytes ⇄ typed protocol messages. Pure: owns no socket, reads no clock, and no bytes make it panic
+//! or allocate what they claim.
 
 pub mod frame;
 pub mod pgoutput;
 pub mod replication;
+pub mod report;
+pub mod scram;
