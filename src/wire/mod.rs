@@ -2,7 +2,9 @@
 //! or allocate what they claim.
 
 pub mod frame;
+pub mod message;
 pub mod pgoutput;
 pub mod replication;
 pub mod report;
 pub mod scram;
+pub mod startup;
