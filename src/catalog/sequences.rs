@@ -29,7 +29,7 @@ pub struct Polled {
     pub seen: Seen,
     /// How far `last_value` moves in a second, at its fastest of late; never negative.
     pub per_second: f64,
-    /// When, by the clock that was handed to [`write`].
+    /// When, by the clock that was handed to [`write()`].
     pub polled_at: SystemTime,
 }
 
