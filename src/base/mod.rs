@@ -7,6 +7,7 @@ mod epoch;
 mod lsn;
 mod moment;
 mod names;
+mod op;
 mod secret;
 pub mod sqlstate;
 
@@ -15,6 +16,7 @@ pub use epoch::Epoch;
 pub use lsn::{Lsn, ParseLsnError};
 pub use moment::Moment;
 pub use names::{DatabaseName, MirrorName, NameError, RoleName, Site, SlotName};
+pub use op::OpId;
 pub use secret::Secret;
 
 /// What a caller may do after an error.

@@ -8,6 +8,6 @@ pub mod file;
 mod random;
 mod socket;
 
-pub use clock::now;
+pub use clock::{boot_id, now};
 pub use random::{random_bytes, random_unit};
 pub use socket::{Carrier, Detached, Peer, Socket};
