@@ -1,0 +1,40 @@
+# Needs Rust and make; installs the rest itself on Debian and Ubuntu (see xtask/install-debian.sh).
+#
+#   make demo [ARGS=--keep]   two servers, a mirror, a proxy, a kill -9: the whole story
+#   make test                 formats, lints, documentation and all tests
+#   make campaign             the long tests (marked #[ignore = "campaign: …"])
+#   make lint                 formats, lints and documentation only
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test campaign lint install-demo install-test components
+
+# Servers are heavy: more at a time than this makes the tests slower, not faster.
+RUST_TEST_THREADS ?= $(shell n=$$(nproc); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
+export RUST_TEST_THREADS
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: install-demo
+	cargo run --locked --release -- demo $(ARGS)
+
+test: install-test lint
+	cargo test --locked --workspace --no-fail-fast
+
+campaign: install-test
+	cargo test --locked --release --no-fail-fast -- --ignored --nocapture --test-threads=1
+
+lint: components
+	cargo xtask lint
+
+install-demo:
+	@xtask/install-debian.sh demo
+
+install-test:
+	@xtask/install-debian.sh test
+	@xtask/python-env.sh
+
+components:
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
