@@ -1,0 +1,186 @@
+//! What a reload changes, and what it cannot change.
+
+use super::model::{ClientTls, Config, Credential, FullIdentity, Host, Upstream};
+use super::units::show_duration;
+use std::collections::BTreeMap;
+
+/// The keys that differ between two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Take effect at once.
+    pub live: Vec<String>,
+    /// Keep their old value until the process is started again.
+    pub needs_restart: Vec<String>,
+}
+
+impl Changes {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.needs_restart.is_empty()
+    }
+}
+
+/// Keys that a running process takes over; every other key needs a restart.
+const LIVE: &[&str] = &[
+    "auth.admin_users",
+    "auth.users",
+    "failover.drain_timeout",
+    "failover.hold_timeout",
+    "failover.restart_grace",
+    "log.level",
+    "pool.server_idle_timeout",
+    "pool.size",
+];
+
+/// Compares key by key; secrets are compared and never shown.
+pub fn diff(old: &Config, new: &Config) -> Changes {
+    let (old, new) = (flat(old), flat(new));
+    let mut changes = Changes::default();
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        if old.get(key) == new.get(key) {
+            continue;
+        }
+        match LIVE.contains(&key.as_str()) {
+            true => changes.live.push(key.clone()),
+            false => changes.needs_restart.push(key.clone()),
+        }
+    }
+    changes
+}
+
+impl Config {
+    /// The keys a running process takes over from `new`; the others keep their present value.
+    #[must_use]
+    pub fn with_live_of(&self, new: &Config) -> Config {
+        let mut config = self.clone();
+        config.auth.admin_users.clone_from(&new.auth.admin_users);
+        config.auth.users.clone_from(&new.auth.users);
+        config.failover.drain_timeout = new.failover.drain_timeout;
+        config.failover.hold_timeout = new.failover.hold_timeout;
+        config.failover.restart_grace = new.failover.restart_grace;
+        config.log.level = new.log.level;
+        config.pool.server_idle_timeout = new.pool.server_idle_timeout;
+        config.pool.size = new.pool.size;
+        config
+    }
+
+    /// Every key with its value in force, secrets as `***`.
+    pub fn effective(&self) -> BTreeMap<String, String> {
+        flat(self).into_iter().map(|(key, value)| (key, value.shown)).collect()
+    }
+}
+
+#[derive(PartialEq)]
+struct Entry {
+    shown: String,
+    /// What makes two hidden values differ.
+    compared: String,
+}
+
+fn flat(config: &Config) -> BTreeMap<String, Entry> {
+    let mut map = BTreeMap::new();
+    let mut put = |key: &str, value: String| {
+        map.insert(key.to_owned(), Entry { shown: value, compared: String::new() });
+    };
+    put("site.name", config.site.name.to_string());
+    put("site.state_dir", config.site.state_dir.display().to_string());
+    let list = config.listen.tcp.iter().map(ToString::to_string).collect::<Vec<_>>();
+    put("listen.tcp", list.join(", "));
+    if let Some(dir) = &config.listen.unix_socket_dir {
+        put("listen.unix_socket_dir", dir.display().to_string());
+    }
+    let (tls, files) = match &config.listen.tls {
+        ClientTls::Disable => ("disable", None),
+        ClientTls::Allow { cert, key } => ("allow", Some((cert, key))),
+        ClientTls::Require { cert, key } => ("require", Some((cert, key))),
+    };
+    put("listen.tls", tls.to_owned());
+    if let Some((cert, key)) = files {
+        put("listen.tls_cert", cert.display().to_string());
+        put("listen.tls_key", key.display().to_string());
+    }
+    put("pool.mode", "session".to_owned());
+    put("pool.size", config.pool.size.map_or("unlimited".to_owned(), |size| size.to_string()));
+    put("pool.server_idle_timeout", show_duration(config.pool.server_idle_timeout));
+    put(
+        "auth.type",
+        match config.auth.kind {
+            super::AuthType::ScramSha256 => "scram-sha-256".to_owned(),
+            super::AuthType::Trust => "trust".to_owned(),
+        },
+    );
+    let admins = config.auth.admin_users.iter().map(ToString::to_string).collect::<Vec<_>>();
+    put("auth.admin_users", admins.join(", "));
+    for mirror in &config.mirrors {
+        let key = |key: &str| format!("mirror.{}.{key}", mirror.name);
+        put(&key("database"), mirror.database.to_string());
+        put(&key("target_database"), mirror.target_database.to_string());
+        put(&key("mode"), "async".to_owned());
+        put(
+            &key("full_identity"),
+            match &mirror.full_identity {
+                FullIdentity::None => "false".to_owned(),
+                FullIdentity::All => "true".to_owned(),
+                FullIdentity::Tables(tables) => tables.join(", "),
+            },
+        );
+        put(&key("replace_role_passwords"), mirror.replace_role_passwords.to_string());
+    }
+    put("lease.store", config.lease.store.to_string());
+    put("lease.ttl", show_duration(config.lease.ttl));
+    put("lease.authority", "internet".to_owned());
+    let failover = &config.failover;
+    put("failover.restart_grace", show_duration(failover.restart_grace));
+    put("failover.hold_timeout", show_duration(failover.hold_timeout));
+    put("failover.drain_timeout", show_duration(failover.drain_timeout));
+    put("failover.probe_interval", show_duration(failover.probe_interval));
+    put("failover.probe_timeout", show_duration(failover.probe_timeout));
+    put("failover.probe_misses", failover.probe_misses.to_string());
+    put("http.listen", config.http.listen.as_ref().map_or("off".to_owned(), ToString::to_string));
+    put(
+        "log.format",
+        match config.log.format {
+            super::LogFormat::Text => "text".to_owned(),
+            super::LogFormat::Json => "json".to_owned(),
+        },
+    );
+    put("log.level", config.log.level.as_str().to_owned());
+
+    let users = config.auth.users.iter().map(|user| user.name.to_string()).collect::<Vec<_>>();
+    let credentials = config.auth.users.iter().map(|user| match &user.credential {
+        Credential::Password(secret) => format!("p{}", secret.expose()),
+        Credential::Verifier(secret) => format!("v{}", secret.expose()),
+    });
+    let compared = credentials.collect::<Vec<_>>().join("\0");
+    map.insert("auth.users".to_owned(), Entry { shown: users.join(", "), compared });
+    put_upstream(&mut map, "upstream.local", &config.local);
+    if let Some(cloud) = &config.cloud {
+        put_upstream(&mut map, "upstream.cloud", cloud);
+    }
+    map
+}
+
+fn put_upstream(map: &mut BTreeMap<String, Entry>, path: &str, upstream: &Upstream) {
+    let mut put = |key: &str, shown: String, compared: String| {
+        map.insert(format!("{path}.{key}"), Entry { shown, compared });
+    };
+    let host = match &upstream.host {
+        Host::Tcp(host) => host.clone(),
+        Host::Unix(dir) => dir.display().to_string(),
+    };
+    put("host", host, String::new());
+    put("port", upstream.port.to_string(), String::new());
+    put("user", upstream.user.to_string(), String::new());
+    if let Some(password) = &upstream.password {
+        put("password", "***".to_owned(), password.expose().to_owned());
+    }
+    put("dbname", upstream.database.to_string(), String::new());
+    put("sslmode", upstream.sslmode.as_str().to_owned(), String::new());
+    if let Some(path) = &upstream.sslrootcert {
+        put("sslrootcert", path.display().to_string(), String::new());
+    }
+    if let Some(dir) = &upstream.unix_socket_dir {
+        put("unix_socket_dir", dir.display().to_string(), String::new());
+    }
+}
