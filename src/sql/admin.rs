@@ -134,7 +134,7 @@ pub fn may_be(text: &[u8]) -> bool {
         }
         rest = tail;
     }
-    let begins = |word: &[u8]| rest.len() > word.len() && rest[..word.len()].eq_ignore_ascii_case(word);
+    let begins = |word: &[u8]| rest.len() >= word.len() && rest[..word.len()].eq_ignore_ascii_case(word);
     match rest.first() {
         Some(b's' | b'S') => begins(b"SHOW"),
         Some(b'm' | b'M') => begins(b"MIRROR"),
