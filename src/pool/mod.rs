@@ -1,1 +1,16 @@
-//! Not built yet.
+//! Which session holds which link: limits, reuse, reset on return, and who may cancel what.
+//!
+//! In session mode a link belongs to one client from log-in to leave. It is opened with all the
+//! start-up parameters of that client, which are part of the key under which it may be used
+//! again after `DISCARD ALL`. The pool opens links where it is told to and never chooses a
+//! server; it runs on the control runtime, sessions on data threads hand links over detached.
+//! Start reading in [`Pool::check_out`].
+
+mod cancel;
+mod checkout;
+mod group;
+mod reset;
+
+pub use cancel::{CancelKey, CancelTarget, Cancels};
+pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Settings};
+pub use group::Parameters;

@@ -35,9 +35,6 @@ pub struct RouteMap {
     pub epoch: Epoch,
     /// The site that writes.
     pub writer: Site,
-    /// Counts the lives of the writer's server as seen from here: raised when it was lost and
-    /// came back, so that links to its former life are not trusted.
-    pub life: u64,
     /// Whether statements pass.
     pub door: Door,
     /// Whether the process is about to end: no new clients, idle ones are sent away.
@@ -61,8 +58,6 @@ pub struct Destination {
     pub database: Vec<u8>,
     /// Under which epoch.
     pub epoch: Epoch,
-    /// In which life of that server.
-    pub life: u64,
 }
 
 /// Why there is no way to a database.
@@ -84,7 +79,6 @@ impl RouteMap {
             upstream: upstream.clone(),
             database: database.to_vec(),
             epoch: self.epoch,
-            life: self.life,
         };
         let missing = || NoRoute::NotMirrored { database: String::from_utf8_lossy(database).into_owned() };
         match self.writer {

@@ -85,7 +85,6 @@ mod tests {
             version: 1,
             epoch: Epoch(1),
             writer: Site::Local,
-            life: 0,
             door: Door::Open,
             is_draining: false,
             local: upstream(1),

@@ -1,0 +1,320 @@
+//! Handing links out and taking them back.
+
+use super::group::{Facts, Group, GroupKey, Idle, Parameters};
+use super::{CancelTarget, reset};
+use crate::backend::{self, Address, Endpoint, Link, Login};
+use crate::base::{Epoch, Moment, Retry};
+use crate::route::Destination;
+use crate::sys::{self, Detached};
+use crate::wire::report::Report;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// For how long the Unix socket is passed over after it has refused a role.
+const REFUSAL_KEPT: Duration = Duration::from_secs(60);
+
+/// What the pool may do.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Most links of one user to one database; `None` leaves it to the server's own limits.
+    pub size: Option<usize>,
+    /// After this time an unused link is closed.
+    pub idle_timeout: Duration,
+    /// How long a server may take to log us in.
+    pub connect_timeout: Duration,
+    /// How long a client waits for a link while all are in use.
+    pub wait_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            size: None,
+            idle_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(15),
+            wait_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What a session wants.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which server, database and epoch.
+    pub destination: Destination,
+    /// As whom.
+    pub login: Login,
+    /// Start-up parameters besides `user` and `database`.
+    pub parameters: Parameters,
+}
+
+/// Why a session gets no link.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// All links that this user may have to this database were in use for too long.
+    #[error("no connection was free within {0:?}")]
+    Full(Duration),
+    /// The server cannot be logged in to.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// The runtime is shutting down.
+    #[error("the proxy is shutting down")]
+    ShuttingDown,
+}
+
+impl PoolError {
+    /// Nothing was executed: trying again is at worst useless.
+    pub fn retry(&self) -> Retry {
+        match self {
+            PoolError::Full(_) => Retry::Safe,
+            PoolError::Backend(error) => error.retry(),
+            PoolError::ShuttingDown => Retry::Never,
+        }
+    }
+}
+
+/// A link, and what gives it back.
+#[derive(Debug)]
+pub struct Checkout {
+    /// To be attached where it is used.
+    pub stream: Detached,
+    /// What the server has sent already.
+    pub leftover: Vec<u8>,
+    /// Warnings that the server gave at the log-in of a fresh link.
+    pub notices: Vec<Report>,
+    /// Gives it back.
+    pub lease: Lease,
+}
+
+/// The right to use a link. Dropped: the link counts as closed.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Pool,
+    group: Arc<Group>,
+    permit: OwnedSemaphorePermit,
+    facts: Arc<Facts>,
+    epoch: Epoch,
+    /// Replication links are never used again.
+    is_reusable: bool,
+    _counted: Counted,
+}
+
+/// All links. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    runtime: Handle,
+    groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
+    /// Roles that a Unix socket has refused, and when.
+    refused: Mutex<HashMap<(String, Address), Moment>>,
+    in_use: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Counted(Arc<AtomicU64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// An empty pool that works on `runtime`.
+    pub fn new(settings: Settings, runtime: Handle) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            runtime,
+            groups: Mutex::default(),
+            refused: Mutex::default(),
+            in_use: Arc::default(),
+        }))
+    }
+
+    /// Finds or opens a link. Call it on the control runtime.
+    ///
+    /// Waits at most `wait_timeout` for its turn where the size is limited; waiters are served in
+    /// the order in which they came. The server's own refusals come back in its own words.
+    pub async fn check_out(&self, request: &Request) -> Result<Checkout, PoolError> {
+        let group = self.group(request);
+        let wait = self.0.settings.wait_timeout;
+        let permit = tokio::time::timeout(wait, group.permits.clone().acquire_owned())
+            .await
+            .map_err(|_| PoolError::Full(wait))?
+            .map_err(|_| PoolError::ShuttingDown)?;
+        let epoch = request.destination.epoch;
+        while let Some(idle) = group.take(epoch, &request.parameters) {
+            if reset::is_silent(&idle.stream) {
+                let lease = self.lease(group, permit, idle.facts, epoch);
+                return Ok(Checkout {
+                    stream: idle.stream,
+                    leftover: Vec::new(),
+                    notices: Vec::new(),
+                    lease,
+                });
+            }
+        }
+        group.make_room();
+        let link = self.open(request).await?;
+        let facts = Arc::new(Facts {
+            opened_with: request.parameters.clone(),
+            reported: link.parameters,
+            endpoint: link.endpoint,
+            pid: link.pid,
+            secret: link.secret,
+        });
+        let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
+        let stream = link.stream.detach().map_err(lost)?;
+        let lease = self.lease(group, permit, facts, epoch);
+        Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
+    }
+
+    /// Closes every link that nobody uses.
+    pub fn clear(&self) {
+        self.groups().retain(|_, group| {
+            group.sweep(|_| false);
+            Arc::strong_count(group) > 1
+        });
+    }
+
+    /// Closes links that were not used for `idle_timeout`; call it every now and then.
+    pub fn sweep(&self) {
+        let now = sys::now();
+        let timeout = self.0.settings.idle_timeout;
+        self.groups().retain(|_, group| {
+            group.sweep(|idle| now.since(idle.since) < timeout) || Arc::strong_count(group) > 1
+        });
+    }
+
+    /// Links in use and idle.
+    pub fn count(&self) -> (u64, u64) {
+        let idle = self.groups().values().map(|group| group.idle_count() as u64).sum();
+        (self.0.in_use.load(Ordering::Relaxed), idle)
+    }
+
+    fn group(&self, request: &Request) -> Arc<Group> {
+        let key = GroupKey {
+            site: request.destination.site,
+            user: request.login.user.as_str().to_owned(),
+            database: request.destination.database.clone(),
+        };
+        let group = || Arc::new(Group::new(self.0.settings.size));
+        self.groups().entry(key).or_insert_with(group).clone()
+    }
+
+    fn groups(&self) -> std::sync::MutexGuard<'_, HashMap<GroupKey, Arc<Group>>> {
+        self.0.groups.lock().expect("no holder of the groups panics")
+    }
+
+    fn lease(
+        &self,
+        group: Arc<Group>,
+        permit: OwnedSemaphorePermit,
+        facts: Arc<Facts>,
+        epoch: Epoch,
+    ) -> Lease {
+        self.0.in_use.fetch_add(1, Ordering::Relaxed);
+        let is_reusable = !facts.opened_with.iter().any(|(name, _)| name == b"replication");
+        let counted = Counted(self.0.in_use.clone());
+        Lease { pool: self.clone(), group, permit, facts, epoch, is_reusable, _counted: counted }
+    }
+
+    /// Tries the ways to the server in turn: the Unix socket serves where pg_hba.conf lets the
+    /// role in, TCP otherwise.
+    async fn open(&self, request: &Request) -> Result<Link, backend::Error> {
+        let mut parameters: Vec<(&[u8], &[u8])> = vec![(b"database", &request.destination.database)];
+        parameters.extend(request.parameters.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
+        let endpoints = &request.destination.upstream.endpoints;
+        let mut refusal = None;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let is_last = index + 1 == endpoints.len();
+            if !is_last && self.was_refused(request, endpoint) {
+                continue;
+            }
+            let timeout = self.0.settings.connect_timeout;
+            match backend::connect(endpoint, &request.login, &parameters, timeout).await {
+                Ok(link) => return Ok(link),
+                Err(error) if !is_last && another_way_may_work(&error) => {
+                    self.remember_refusal(request, endpoint);
+                    refusal = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refusal.expect("an upstream has at least one endpoint"))
+    }
+
+    fn was_refused(&self, request: &Request, endpoint: &Endpoint) -> bool {
+        let key = (request.login.user.as_str().to_owned(), endpoint.address.clone());
+        let refused = self.0.refused.lock().expect("no holder of the refusals panics");
+        refused.get(&key).is_some_and(|at| sys::now().since(*at) < REFUSAL_KEPT)
+    }
+
+    fn remember_refusal(&self, request: &Request, endpoint: &Endpoint) {
+        let key = (request.login.user.as_str().to_owned(), endpoint.address.clone());
+        let mut refused = self.0.refused.lock().expect("no holder of the refusals panics");
+        let now = sys::now();
+        refused.retain(|_, at| now.since(*at) < REFUSAL_KEPT);
+        refused.insert(key, now);
+    }
+}
+
+/// Whether the refusal is about this way in, and not about the role, the database or the server.
+fn another_way_may_work(error: &backend::Error) -> bool {
+    match error {
+        // No pg_hba.conf entry for this way, or `peer`.
+        backend::Error::Server { report, .. } => report.code() == "28000",
+        backend::Error::Connect { .. } | backend::Error::NoProof { .. } => true,
+        backend::Error::Timeout { .. }
+        | backend::Error::Lost { .. }
+        | backend::Error::TlsRefused { .. }
+        | backend::Error::Tls { .. }
+        | backend::Error::Protocol { .. }
+        | backend::Error::Scram { .. }
+        | backend::Error::BadParameter => false,
+    }
+}
+
+impl Lease {
+    /// What the server reported when the link was opened.
+    pub fn reported(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        &self.facts.reported
+    }
+
+    /// How to cancel what its back end does.
+    pub fn cancel_target(&self) -> CancelTarget {
+        let Facts { endpoint, pid, secret, .. } = self.facts.as_ref();
+        CancelTarget { endpoint: endpoint.clone(), pid: *pid, secret: secret.clone() }
+    }
+
+    /// Process id of the back end.
+    pub fn pid(&self) -> i32 {
+        self.facts.pid
+    }
+
+    /// Takes back a link that is idle and outside a transaction; resets it in the background.
+    pub fn give_back(self, stream: Detached) {
+        let Lease { pool, group, permit, facts, epoch, is_reusable, _counted } = self;
+        if !is_reusable {
+            return;
+        }
+        let runtime = pool.0.runtime.clone();
+        runtime.spawn(async move {
+            let Ok(mut socket) = stream.attach() else { return };
+            if reset::reset(&mut socket).await.is_ok()
+                && let Ok(stream) = socket.detach()
+            {
+                group.put(Idle { stream, facts, epoch, since: sys::now() });
+            }
+            // Only now may a waiter go on: it finds the link, or room for another.
+            drop((permit, _counted));
+        });
+    }
+}
