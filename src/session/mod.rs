@@ -1,1 +1,238 @@
-//! Not built yet.
+//! One client connection: its statements, carried to the writer and back.
+//!
+//! A session begins authenticated and linked ([`Handover`]) and lives on a data thread as one
+//! task. [`relay`] carries bytes and stops when something has to be decided; this module decides:
+//! commands of ours are answered by [`local`], a lost or outdated link by `switch`. The session
+//! never chooses a server and never judges whether one is dead: it reports a [`Suspicion`] and
+//! follows the map of routes.
+//!
+//! States: linked ⇄ unlinked (the link was lost between two statements; a new one is made with the
+//! client's next statement) → ended; and "aborted": the link was lost inside a transaction, whose
+//! statements are refused until the client ends it.
+//!
+//! Start reading in [`Session::run`].
+
+mod ask;
+pub mod ledger;
+mod local;
+pub mod memory;
+pub mod notice;
+mod refuse;
+pub mod relay;
+mod replay;
+mod switch;
+mod tell;
+pub mod wake;
+pub mod walk;
+
+pub use switch::{Made, NoLink, Wanted};
+
+use crate::backend::Login;
+use crate::base::{Epoch, Site, sqlstate};
+use crate::observe::{Counters, count};
+use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool};
+use crate::route::Routes;
+use crate::sql::console::{Caller, ConsoleCall};
+use crate::sys::Detached;
+use crate::wire::message::Complaint;
+use crate::wire::report::Report;
+use relay::{Exit, Relay};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+/// A session has reason to believe that a server is gone.
+#[derive(Debug)]
+pub struct Suspicion {
+    /// Which server.
+    pub site: Site,
+    /// The epoch of the link that broke.
+    pub epoch: Epoch,
+    /// What the server said before, if it said anything: 57P01 or 57P02.
+    pub report: Option<Report>,
+    /// Takes the verdict; when it is dropped the server counts as lost.
+    pub verdict: oneshot::Sender<Verdict>,
+}
+
+/// What became of a suspicion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server answers: only this link was ended.
+    Alive,
+    /// The server does not answer; the map of routes says how to go on.
+    Lost,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where statements go.
+    pub routes: Routes,
+    /// Where links come from.
+    pub pool: Pool,
+    /// Whose key cancels what.
+    pub cancels: Cancels,
+    /// Takes suspicions.
+    pub suspicions: mpsc::Sender<Suspicion>,
+    /// Takes our own commands.
+    pub console: mpsc::Sender<ConsoleCall>,
+    /// The control runtime, on which links are made.
+    pub control: Handle,
+    /// How long a statement or a log-in is held while no writer is there.
+    pub hold_timeout: Duration,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// Who the client is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Role and proof for its links.
+    pub login: Login,
+    /// The database as the client named it.
+    pub database: Vec<u8>,
+    /// Its start-up parameters besides `user` and `database`.
+    pub parameters: Parameters,
+    /// Whether it may give commands that change something.
+    pub is_admin: bool,
+}
+
+/// An authenticated client and its first link, on the way to a data thread.
+#[derive(Debug)]
+pub struct Handover {
+    /// The client's socket.
+    pub client: Detached,
+    /// What the client has sent behind its log-in already.
+    pub client_in: Vec<u8>,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its cancel key.
+    pub cancel_key: CancelKey,
+    /// Its link, to which the client has been welcomed.
+    pub checkout: Checkout,
+    /// Where the link leads.
+    pub site: Site,
+    /// Under which epoch it was opened.
+    pub epoch: Epoch,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    relay: Relay,
+    identity: Identity,
+    cancel_key: CancelKey,
+    shared: Arc<Shared>,
+    local: local::Local,
+    /// What the client was told about settings, from the first link on.
+    told: Vec<walk::Reported>,
+    /// Where it is linked, or was.
+    last_site: Site,
+}
+
+/// `Break` ends the session.
+type Flow = ControlFlow<()>;
+
+impl Session {
+    /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
+    /// cannot be registered.
+    pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
+        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch } = handover;
+        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone());
+        let told = checkout.lease.reported().iter().map(boxed).collect();
+        cancel_key.point_to(Some(checkout.lease.cancel_target()));
+        relay.server_in = checkout.leftover;
+        relay.look_at_server = !relay.server_in.is_empty();
+        relay.link =
+            Some(relay::Linked { stream: checkout.stream.attach()?, site, epoch, lease: checkout.lease });
+        Ok(Self {
+            relay,
+            identity,
+            cancel_key,
+            shared,
+            local: local::Local::default(),
+            told,
+            last_site: site,
+        })
+    }
+
+    /// Serves the client until it leaves, or has to.
+    pub async fn run(mut self) {
+        let _registration = wake::register().await;
+        while self.step().await.is_continue() {}
+        count(&self.shared.counters.clients_left);
+    }
+
+    async fn step(&mut self) -> Flow {
+        match self.relay.run().await {
+            Exit::RouteChanged => self.on_route_changed().await,
+            Exit::GateShut => self.on_gate_shut().await,
+            Exit::NeedLink => self.on_need_link().await,
+            Exit::LinkLost { report } => self.on_link_lost(report).await,
+            Exit::Own => self.on_own().await,
+            Exit::Terminate => self.leave(true).await,
+            Exit::ClientGone { is_half: true } => self.on_half_close().await,
+            Exit::ClientGone { is_half: false } => self.leave(false).await,
+            Exit::ClientViolation(message) => {
+                self.end_with(&Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, message)).await
+            }
+            Exit::ServerViolation(message) => {
+                tracing::error!(event = "session.server_violated_protocol", "{message}");
+                self.relay.link = None;
+                self.end_with(&Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, message)).await
+            }
+            Exit::Quiet => {
+                self.relay.stop_when_quiet = false;
+                Flow::Continue(())
+            }
+            Exit::Drained => self.end_with(&tell::shutting_down()).await,
+        }
+    }
+
+    /// The client has left. Between two statements the link can serve another client; otherwise
+    /// the server is told what the client told it, and finishes what was sent before: pipelined
+    /// statements in front of Terminate are executed, as without us.
+    async fn leave(&mut self, by_terminate: bool) -> Flow {
+        self.cancel_key.point_to(None);
+        let is_clean = self.relay.ledger.is_clean()
+            && self.relay.client_walk.is_between_messages()
+            && self.relay.server_walk.is_between_messages()
+            && self.relay.to_server.is_empty()
+            && (by_terminate || self.relay.client_in.is_empty());
+        let Some(link) = self.relay.link.take() else { return Flow::Break(()) };
+        if is_clean {
+            if let Ok(stream) = link.stream.detach() {
+                link.lease.give_back(stream);
+            }
+        } else {
+            let unsent = std::mem::take(&mut self.relay.to_server);
+            tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate));
+        }
+        Flow::Break(())
+    }
+
+    /// The client sends no more but may still read: it gets what is due, as from PostgreSQL.
+    async fn on_half_close(&mut self) -> Flow {
+        let is_idle = self.relay.ledger.is_clean() && self.relay.client_in.is_empty();
+        if is_idle || self.relay.link.is_none() {
+            return self.leave(false).await;
+        }
+        self.relay.client_ended = true;
+        let Some(link) = &mut self.relay.link else { return Flow::Break(()) };
+        match tokio::io::AsyncWriteExt::shutdown(&mut link.stream).await {
+            Ok(()) => Flow::Continue(()),
+            Err(_) => self.leave(false).await,
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { user: self.identity.login.user.clone(), is_admin: self.identity.is_admin }
+    }
+}
+
+fn boxed((name, value): &(Vec<u8>, Vec<u8>)) -> walk::Reported {
+    (name.as_slice().into(), value.as_slice().into())
+}

@@ -1,0 +1,422 @@
+//! What a session has made on its server, so that it can be made again on another one.
+//!
+//! Three things are kept, each bounded: the texts of committed SET and RESET statements, the
+//! Parse messages of named prepared statements, and ties: states that cannot be made again and
+//! that keep the session from moving. What hides in functions (`set_config`, advisory locks) and
+//! in ordinary statements (temporary tables) is not seen; `docs/failover.md` says so.
+
+use std::collections::{HashMap, VecDeque};
+
+/// The most bytes of Parse messages kept for one session.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of SET statements kept for one session.
+const SETTING_BYTES_MAX: usize = 32 << 10;
+
+/// Why a session cannot move to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tie {
+    /// It listens for notifications: some would be missed.
+    Listen,
+    /// It holds a cursor beyond its transaction.
+    HeldCursor,
+    /// It has statements prepared by SQL.
+    SqlPrepare,
+    /// It has changed settings or statements in a way we did not see.
+    UnseenChange,
+    /// What it has prepared or set is more than we keep.
+    TooMuch,
+}
+
+impl Tie {
+    /// For the DETAIL of the message that ends the session.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Tie::Listen => "The session was listening for notifications.",
+            Tie::HeldCursor => "The session had a cursor declared WITH HOLD.",
+            Tie::SqlPrepare => "The session had statements prepared with PREPARE.",
+            Tie::UnseenChange => "The session had changed settings in a way that cannot be repeated.",
+            Tie::TooMuch => "The session had prepared or set more than is kept.",
+        }
+    }
+}
+
+/// What a statement will change if it succeeds, as far as its text says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// `SET name …`: the text is kept under the name.
+    Set {
+        /// Lower-case name of the setting.
+        name: Box<str>,
+        /// The statement.
+        text: Box<str>,
+    },
+    /// `SET LOCAL`, `SET TRANSACTION`, `SET CONSTRAINTS`: gone with the transaction.
+    SetForTransaction,
+    /// `RESET name`.
+    Reset {
+        /// Lower-case name of the setting.
+        name: Box<str>,
+    },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `DEALLOCATE name`.
+    Deallocate {
+        /// The statement's name.
+        name: Box<[u8]>,
+    },
+    /// `DECLARE … CURSOR` without HOLD.
+    DeclareForTransaction,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Parse { name: Box<[u8]>, frame: Box<[u8]> },
+    Close { name: Box<[u8]> },
+    Change(Change),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Memory {
+    settings: Vec<(Box<str>, Box<str>)>,
+    staged: Vec<Change>,
+    statements: HashMap<Box<[u8]>, Box<[u8]>>,
+    statement_bytes: usize,
+    ties: Vec<Tie>,
+    /// Extended messages whose answer matters, by their number.
+    steps: VecDeque<(u64, Pending)>,
+    /// Simple queries whose text says what they change, by their number.
+    queries: VecDeque<(u64, Change)>,
+    /// Prepared statements that change something when executed.
+    watched: Vec<(Box<[u8]>, Change)>,
+    /// Portals bound to those.
+    portals: Vec<(Box<[u8]>, Change)>,
+    rolled_back: bool,
+    failed: bool,
+}
+
+impl Memory {
+    /// Why the session cannot move, if so.
+    pub fn tie(&self) -> Option<Tie> {
+        self.ties.first().copied()
+    }
+
+    /// Whether Bind and Execute messages have to be looked at.
+    pub fn watches_portals(&self) -> bool {
+        !self.watched.is_empty() || !self.portals.is_empty()
+    }
+
+    /// SQL texts that make the settings again, in order.
+    pub fn settings(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().map(|(_, text)| text.as_ref())
+    }
+
+    /// Parse messages, headers included, that make the prepared statements again.
+    pub fn statements(&self) -> impl Iterator<Item = &[u8]> {
+        self.statements.values().map(AsRef::as_ref)
+    }
+
+    /// The Parse message of the prepared statement `name`.
+    pub fn statement(&self, name: &[u8]) -> Option<&[u8]> {
+        self.statements.get(name).map(AsRef::as_ref)
+    }
+
+    /// Query number `n` was sent and changes something.
+    pub fn on_query(&mut self, n: u64, change: Change) {
+        self.queries.push_back((n, change));
+    }
+
+    /// Parse number `step` was sent. `frame` is the whole message, `None` when it is too long to
+    /// be kept; `change` is what executing the statement would change.
+    pub fn on_parse(&mut self, step: u64, name: &[u8], frame: Option<&[u8]>, change: Option<Change>) {
+        self.watched.retain(|(watched, _)| watched.as_ref() != name);
+        if let Some(change) = change {
+            self.watched.push((name.into(), change));
+        }
+        if name.is_empty() {
+            return;
+        }
+        match frame {
+            Some(frame) => {
+                let pending = Pending::Parse { name: name.into(), frame: frame.into() };
+                self.steps.push_back((step, pending));
+            }
+            None => self.tie_by(Tie::TooMuch),
+        }
+    }
+
+    /// Bind of `statement` to `portal` was sent.
+    pub fn on_bind(&mut self, portal: &[u8], statement: &[u8]) {
+        self.portals.retain(|(bound, _)| bound.as_ref() != portal);
+        if let Some((_, change)) = self.watched.iter().find(|(name, _)| name.as_ref() == statement) {
+            self.portals.push((portal.into(), change.clone()));
+        }
+    }
+
+    /// Execute number `step` of `portal` was sent.
+    pub fn on_execute(&mut self, step: u64, portal: &[u8]) {
+        if let Some((_, change)) = self.portals.iter().find(|(bound, _)| bound.as_ref() == portal) {
+            self.steps.push_back((step, Pending::Change(change.clone())));
+        }
+    }
+
+    /// Close number `step` of prepared statement `name` was sent.
+    pub fn on_close(&mut self, step: u64, name: &[u8]) {
+        self.watched.retain(|(watched, _)| watched.as_ref() != name);
+        if self.statements.contains_key(name) || !self.steps.is_empty() {
+            self.steps.push_back((step, Pending::Close { name: name.into() }));
+        }
+    }
+
+    /// Extended message `step` was answered, by CommandComplete with `tag` where it has one.
+    pub fn on_step(&mut self, step: u64, tag: Option<&[u8]>) {
+        let mut change = None;
+        while let Some((number, _)) = self.steps.front() {
+            if *number > step {
+                break;
+            }
+            let is_this = *number == step;
+            let (_, pending) = self.steps.pop_front().expect("it was just looked at");
+            if !is_this {
+                continue;
+            }
+            match pending {
+                Pending::Parse { name, frame } => self.keep(name, frame),
+                Pending::Close { name } => self.forget(&name),
+                Pending::Change(it) => change = Some(it),
+            }
+        }
+        if let Some(tag) = tag {
+            self.on_tag(tag, change);
+        }
+    }
+
+    /// A command of simple Query `n` was completed with `tag`.
+    pub fn on_command(&mut self, n: u64, tag: &[u8]) {
+        while self.queries.front().is_some_and(|(number, _)| *number < n) {
+            self.queries.pop_front();
+        }
+        let this = self.queries.front().is_some_and(|(number, _)| *number == n);
+        let change = if this { self.queries.pop_front().map(|(_, change)| change) } else { None };
+        self.on_tag(tag, change);
+    }
+
+    /// Extended messages after `after` and up to `through` never run.
+    pub fn on_failed(&mut self, after: u64, through: u64) {
+        self.failed = true;
+        self.steps.retain(|(step, _)| *step <= after || *step > through);
+    }
+
+    /// ReadyForQuery; `is_idle` outside a transaction block.
+    pub fn on_ready(&mut self, is_idle: bool) {
+        let failed = std::mem::take(&mut self.failed);
+        let rolled_back = std::mem::take(&mut self.rolled_back);
+        if rolled_back && !is_idle && !self.staged.is_empty() {
+            // To a savepoint: which of the settings survive is not known.
+            self.tie_by(Tie::UnseenChange);
+        }
+        if rolled_back || (is_idle && failed) {
+            self.staged.clear();
+        } else if is_idle {
+            self.commit();
+        }
+    }
+
+    fn on_tag(&mut self, tag: &[u8], change: Option<Change>) {
+        let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+        match (tag, change) {
+            (b"SET", Some(change @ (Change::Set { .. } | Change::SetForTransaction)))
+            | (b"RESET", Some(change @ (Change::Reset { .. } | Change::ResetAll))) => {
+                self.staged.push(change)
+            }
+            (b"SET" | b"RESET", _) => self.tie_by(Tie::UnseenChange),
+            (b"LISTEN", _) => self.tie_by(Tie::Listen),
+            (b"PREPARE", _) => self.tie_by(Tie::SqlPrepare),
+            (b"DECLARE CURSOR", Some(Change::DeclareForTransaction)) => {}
+            (b"DECLARE CURSOR", _) => self.tie_by(Tie::HeldCursor),
+            (b"DEALLOCATE", Some(Change::Deallocate { name })) => self.forget(&name),
+            (b"DEALLOCATE", _) => self.tie_by(Tie::UnseenChange),
+            (b"DEALLOCATE ALL", _) => self.forget_statements(),
+            (b"DISCARD ALL", _) => {
+                *self = Memory { steps: std::mem::take(&mut self.steps), ..Memory::default() }
+            }
+            (b"COMMIT", _) => self.commit(),
+            (b"ROLLBACK", _) => self.rolled_back = true,
+            _ => {}
+        }
+    }
+
+    fn commit(&mut self) {
+        for change in std::mem::take(&mut self.staged) {
+            match change {
+                Change::Set { name, text } => {
+                    self.settings.retain(|(set, _)| *set != name);
+                    self.settings.push((name, text));
+                    if self.settings.iter().map(|(_, text)| text.len()).sum::<usize>() > SETTING_BYTES_MAX {
+                        self.settings.pop();
+                        self.tie_by(Tie::TooMuch);
+                    }
+                }
+                Change::Reset { name } => self.settings.retain(|(set, _)| *set != name),
+                Change::ResetAll => {
+                    // RESET ALL leaves the role alone ("RESET", Notes on SET ROLE).
+                    self.settings.retain(|(set, _)| matches!(set.as_ref(), "role" | "session authorization"));
+                }
+                Change::SetForTransaction | Change::Deallocate { .. } | Change::DeclareForTransaction => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, name: Box<[u8]>, frame: Box<[u8]>) {
+        self.forget(&name);
+        if self.statement_bytes + frame.len() > STATEMENT_BYTES_MAX {
+            self.tie_by(Tie::TooMuch);
+            return;
+        }
+        self.statement_bytes += frame.len();
+        self.statements.insert(name, frame);
+    }
+
+    fn forget(&mut self, name: &[u8]) {
+        if let Some(frame) = self.statements.remove(name) {
+            self.statement_bytes -= frame.len();
+        }
+    }
+
+    fn forget_statements(&mut self) {
+        self.statements.clear();
+        self.statement_bytes = 0;
+        self.watched.clear();
+        self.ties.retain(|tie| *tie != Tie::SqlPrepare);
+    }
+
+    fn tie_by(&mut self, tie: Tie) {
+        if !self.ties.contains(&tie) {
+            self.ties.push(tie);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Change {
+        Change::Set { name: name.into(), text: format!("set {name} = {value}").into() }
+    }
+
+    fn settings(memory: &Memory) -> Vec<&str> {
+        memory.settings().collect()
+    }
+
+    /// One simple query with its tag, outside a transaction.
+    fn query(memory: &mut Memory, n: u64, change: Option<Change>, tag: &str, is_idle: bool) {
+        if let Some(change) = change {
+            memory.on_query(n, change);
+        }
+        memory.on_command(n, tag.as_bytes());
+        memory.on_ready(is_idle);
+    }
+
+    #[test]
+    fn the_last_committed_value_of_each_setting_is_kept() {
+        let mut m = Memory::default();
+        query(&mut m, 1, Some(set("a", "1")), "SET", true);
+        query(&mut m, 2, Some(set("b", "1")), "SET", true);
+        query(&mut m, 3, Some(set("a", "2")), "SET", true);
+        assert_eq!(settings(&m), ["set b = 1", "set a = 2"]);
+        query(&mut m, 4, Some(Change::Reset { name: "b".into() }), "RESET", true);
+        assert_eq!(settings(&m), ["set a = 2"]);
+        query(&mut m, 5, None, "DISCARD ALL", true);
+        assert!(settings(&m).is_empty());
+    }
+
+    #[test]
+    fn a_rolled_back_setting_is_not_kept() {
+        let mut m = Memory::default();
+        query(&mut m, 1, None, "BEGIN", false);
+        query(&mut m, 2, Some(set("a", "1")), "SET", false);
+        query(&mut m, 3, None, "ROLLBACK", true);
+        assert!(settings(&m).is_empty());
+        query(&mut m, 4, None, "BEGIN", false);
+        query(&mut m, 5, Some(set("a", "2")), "SET", false);
+        query(&mut m, 6, None, "COMMIT", true);
+        assert_eq!(settings(&m), ["set a = 2"]);
+        assert_eq!(m.tie(), None);
+    }
+
+    #[test]
+    fn a_rollback_to_a_savepoint_makes_settings_uncertain() {
+        let mut m = Memory::default();
+        query(&mut m, 1, None, "BEGIN", false);
+        query(&mut m, 2, Some(set("a", "1")), "SET", false);
+        query(&mut m, 3, None, "ROLLBACK", false);
+        assert_eq!(m.tie(), Some(Tie::UnseenChange));
+    }
+
+    #[test]
+    fn a_setting_whose_text_was_not_seen_is_a_tie() {
+        let mut m = Memory::default();
+        query(&mut m, 1, None, "SET", true);
+        assert_eq!(m.tie(), Some(Tie::UnseenChange));
+    }
+
+    #[test]
+    fn statements_live_from_their_parse_complete_to_their_close() {
+        let mut m = Memory::default();
+        m.on_parse(1, b"s1", Some(b"frame1"), None);
+        m.on_parse(2, b"s2", Some(b"frame2"), None);
+        m.on_step(1, None);
+        m.on_failed(1, 2);
+        m.on_ready(true);
+        assert_eq!(m.statement(b"s1"), Some(&b"frame1"[..]));
+        assert_eq!(m.statement(b"s2"), None);
+        m.on_close(3, b"s1");
+        m.on_step(3, None);
+        assert_eq!(m.statements().count(), 0);
+    }
+
+    #[test]
+    fn a_prepared_set_counts_when_it_is_executed() {
+        let mut m = Memory::default();
+        m.on_parse(1, b"", None, Some(set("a", "1")));
+        assert!(m.watches_portals());
+        m.on_bind(b"", b"");
+        m.on_execute(3, b"");
+        m.on_step(1, None);
+        m.on_step(2, None);
+        m.on_step(3, Some(b"SET\0"));
+        m.on_ready(true);
+        assert_eq!(settings(&m), ["set a = 1"]);
+        m.on_parse(4, b"", None, None);
+        m.on_bind(b"", b"");
+        assert!(!m.watches_portals());
+    }
+
+    #[test]
+    fn state_that_cannot_move_is_named() {
+        for (tag, tie) in
+            [("LISTEN", Tie::Listen), ("DECLARE CURSOR", Tie::HeldCursor), ("PREPARE", Tie::SqlPrepare)]
+        {
+            let mut m = Memory::default();
+            query(&mut m, 1, None, tag, true);
+            assert_eq!(m.tie(), Some(tie));
+            query(&mut m, 2, None, "DISCARD ALL", true);
+            assert_eq!(m.tie(), None);
+        }
+        let mut m = Memory::default();
+        query(&mut m, 1, Some(Change::DeclareForTransaction), "DECLARE CURSOR", false);
+        assert_eq!(m.tie(), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut m = Memory::default();
+        for n in 1..=40u64 {
+            m.on_parse(n, n.to_string().as_bytes(), Some(&[0; 32 << 10]), None);
+            m.on_step(n, None);
+        }
+        assert_eq!(m.tie(), Some(Tie::TooMuch));
+        assert!(m.statement_bytes <= STATEMENT_BYTES_MAX);
+    }
+}

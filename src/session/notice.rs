@@ -1,0 +1,140 @@
+//! What a session notices in the text of a statement, before it is sent.
+
+use super::memory::Change;
+use crate::sql::lex::{Lexer, Token};
+use crate::sql::session::{Action, Scope, Target, single_set};
+
+/// What a text is to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// May be a command of ours: the whole text decides.
+    Candidate,
+    /// May change what the session has made on its server: ask [`change_of`].
+    Changing,
+    /// Nothing to notice.
+    Plain,
+}
+
+/// Looks at the first word only. `text` may be cut off.
+#[inline]
+pub fn notice(text: &[u8]) -> Notice {
+    use crate::sql::session::Peek;
+    match crate::sql::session::peek(text) {
+        Peek::AdminCandidate => Notice::Candidate,
+        Peek::Set | Peek::Reset => Notice::Changing,
+        Peek::Other if may_be_de(text) => Notice::Changing,
+        Peek::Other | Peek::Discard | Peek::Begin | Peek::Commit | Peek::Rollback => Notice::Plain,
+    }
+}
+
+/// DEALLOCATE and DECLARE, and DELETE, which [`change_of`] then sorts out.
+fn may_be_de(text: &[u8]) -> bool {
+    matches!(text.first_chunk::<4>(), Some([b'D' | b'd', b'E' | b'e', b'A' | b'a' | b'C' | b'c', _]))
+}
+
+/// What the statement will change if it succeeds; `None` when that is nothing, or when the text
+/// does not say it with certainty.
+pub fn change_of(text: &[u8]) -> Option<Change> {
+    if let Some(set) = single_set(text) {
+        let name: Box<str> = match set.target {
+            Target::Setting(name) => name.into(),
+            Target::Role => "role".into(),
+            Target::SessionAuthorization => "session authorization".into(),
+            Target::Characteristics => "session characteristics".into(),
+            Target::Transaction | Target::Constraints => return Some(Change::SetForTransaction),
+            Target::All => return Some(Change::ResetAll),
+        };
+        return match (set.action, set.scope) {
+            (Action::Set, Scope::Transaction) => Some(Change::SetForTransaction),
+            (Action::Set, Scope::Session) => {
+                let text = std::str::from_utf8(text).ok()?.into();
+                Some(Change::Set { name, text })
+            }
+            (Action::Reset, _) => Some(Change::Reset { name }),
+        };
+    }
+    let mut lexer = Lexer::new(text);
+    let first = lexer.next_token().ok()??;
+    if first.is_word("DEALLOCATE") {
+        return deallocated(&mut lexer);
+    }
+    if first.is_word("DECLARE") {
+        return declared(&mut lexer);
+    }
+    None
+}
+
+/// `DEALLOCATE [PREPARE] name`, alone in its text.
+fn deallocated(lexer: &mut Lexer<'_>) -> Option<Change> {
+    let mut token = lexer.next_token().ok()??;
+    if token.is_word("PREPARE") {
+        token = lexer.next_token().ok()??;
+    }
+    let name: Box<[u8]> = match token {
+        // Not quoted: PostgreSQL folds it to lower case, as it did when it was prepared so.
+        Token::Word(word) => word.to_ascii_lowercase().into(),
+        Token::Quoted(inner) if !inner.contains(&b'"') => inner.into(),
+        _ => return None,
+    };
+    match lexer.next_token().ok()? {
+        None => Some(Change::Deallocate { name }),
+        Some(Token::Symbol(b';')) => match lexer.next_token().ok()? {
+            None => Some(Change::Deallocate { name }),
+            Some(_) => None,
+        },
+        Some(_) => None,
+    }
+}
+
+/// A DECLARE without the word HOLD before its query ends with its transaction. `WITHOUT HOLD` is
+/// taken for a hold too: rare, and the careful side.
+fn declared(lexer: &mut Lexer<'_>) -> Option<Change> {
+    loop {
+        let token = lexer.next_token().ok()??;
+        if token.is_word("HOLD") {
+            return None;
+        }
+        if token.is_word("FOR") {
+            return Some(Change::DeclareForTransaction);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_say_what_they_change() {
+        let set = |name: &str, text: &str| Some(Change::Set { name: name.into(), text: text.into() });
+        let deallocate = |name: &str| Some(Change::Deallocate { name: name.as_bytes().into() });
+        for (text, expected) in [
+            ("SET search_path = a, b", set("search_path", "SET search_path = a, b")),
+            ("set session My.Tenant to 'x';", set("my.tenant", "set session My.Tenant to 'x';")),
+            ("SET LOCAL work_mem = 1", Some(Change::SetForTransaction)),
+            ("RESET work_mem", Some(Change::Reset { name: "work_mem".into() })),
+            ("RESET ALL", Some(Change::ResetAll)),
+            ("SET a = 1; SET b = 2", None),
+            ("DEALLOCATE s1", deallocate("s1")),
+            ("deallocate prepare \"S 1\" ;", deallocate("S 1")),
+            ("DEALLOCATE s1; SELECT 1", None),
+            ("DECLARE c CURSOR FOR SELECT 1", Some(Change::DeclareForTransaction)),
+            ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", None),
+            ("DELETE FROM t", None),
+            ("", None),
+        ] {
+            assert_eq!(change_of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_statements_are_plain_by_their_first_word() {
+        for text in ["SELECT 1", "insert into t", "DELETE FROM t", "", "BEGIN", "/* c */ update t"] {
+            assert_eq!(notice(text.as_bytes()), Notice::Plain, "{text}");
+        }
+        for text in ["SET a = 1", "RESET a", "DEALLOCATE a", "declare c cursor"] {
+            assert_eq!(notice(text.as_bytes()), Notice::Changing, "{text}");
+        }
+        assert_eq!(notice(b"SHOW MIRROR STATUS"), Notice::Candidate);
+    }
+}

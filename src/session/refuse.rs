@@ -1,0 +1,205 @@
+//! Answering a client without a server: a transaction that was lost with its link, and statements
+//! for which there is no writer.
+
+use super::tell::{in_failed_transaction, transaction_aborted};
+use super::walk::KEPT_MAX;
+use super::{Flow, Session};
+use crate::sql::session::{Peek, peek};
+use crate::wire::frame::{HEADER, Head, cstring, head};
+use crate::wire::message::{Complaint, TransactionStatus, command_complete};
+use bytes::BytesMut;
+use std::ops::ControlFlow;
+use tokio::io::AsyncReadExt;
+
+/// A message of the client, cut off after [`KEPT_MAX`] bytes.
+struct Frame {
+    tag: u8,
+    body: Vec<u8>,
+}
+
+/// What an extended statement would do to an aborted transaction.
+#[derive(Default)]
+struct Batch {
+    /// An error was answered: everything up to Sync is ignored.
+    is_skipping: bool,
+    /// The statement and portal without a name end the transaction.
+    ends: bool,
+    /// The transaction was ended in this batch.
+    has_ended: bool,
+}
+
+impl Session {
+    /// Refuses everything until the client ends the transaction that was lost, as PostgreSQL does
+    /// in a failed transaction; the first refusal is 40001. Afterwards the session is idle.
+    pub(super) async fn serve_aborted(&mut self, mut first: Option<Complaint>) -> Flow {
+        let mut batch = Batch::default();
+        loop {
+            let frame = self.next_frame().await?;
+            let mut refusal = || first.take().unwrap_or_else(in_failed_transaction).to_bytes();
+            match frame.tag {
+                b'Q' if ends_transaction(text_of(&frame.body)) => {
+                    self.say_rolled_back();
+                    self.say_ready(TransactionStatus::Idle);
+                    return self.flush().await;
+                }
+                b'Q' | b'F' => {
+                    let refusal = refusal();
+                    self.say(&refusal);
+                    self.say_ready(TransactionStatus::Failed);
+                }
+                b'S' => {
+                    let is_over = batch.has_ended;
+                    self.say_ready(if is_over { TransactionStatus::Idle } else { TransactionStatus::Failed });
+                    batch = Batch::default();
+                    if is_over {
+                        return self.flush().await;
+                    }
+                }
+                b'X' => return self.leave(true).await,
+                b'P' | b'B' | b'D' | b'E' | b'C' if batch.is_skipping => {}
+                b'P' | b'B' | b'D' | b'E' | b'C' if self.serve_ending(&mut batch, &frame).is_some() => {}
+                b'P' | b'B' | b'D' | b'E' | b'C' => {
+                    let refusal = refusal();
+                    self.say(&refusal);
+                    batch.is_skipping = true;
+                }
+                _ => {}
+            }
+            self.flush().await?;
+        }
+    }
+
+    /// Answers the messages of a statement that ends the transaction; `None` for all others.
+    fn serve_ending(&mut self, batch: &mut Batch, frame: &Frame) -> Option<()> {
+        match frame.tag {
+            b'P' => {
+                let (name, text) = cstring(&frame.body)?;
+                if !name.is_empty() || !ends_transaction(text_of(text)) {
+                    return None;
+                }
+                batch.ends = true;
+                self.say(b"1\0\0\0\x04");
+            }
+            b'B' => {
+                let (_, rest) = cstring(&frame.body)?;
+                let (statement, _) = cstring(rest)?;
+                batch.ends = match self.relay.memory.statement(statement) {
+                    Some(parse) => {
+                        cstring(&parse[HEADER..]).is_some_and(|(_, text)| ends_transaction(text_of(text)))
+                    }
+                    None => batch.ends && statement.is_empty(),
+                };
+                if !batch.ends {
+                    return None;
+                }
+                self.say(b"2\0\0\0\x04");
+            }
+            b'D' if batch.ends => {
+                if frame.body.first() == Some(&b'S') {
+                    self.say(b"t\0\0\0\x06\0\0");
+                }
+                self.say(b"n\0\0\0\x04");
+            }
+            b'E' if batch.ends => {
+                batch.has_ended = true;
+                self.say_rolled_back();
+            }
+            b'C' => self.say(b"3\0\0\0\x04"),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn say_rolled_back(&mut self) {
+        let mut out = BytesMut::new();
+        command_complete(&mut out, "ROLLBACK");
+        self.say(&out);
+    }
+
+    /// Answers the client's next Query, or its next batch up to Sync, with an error. Nothing of it
+    /// was executed.
+    pub(super) async fn refuse_next(&mut self, complaint: &Complaint) -> Flow {
+        let mut has_refused = false;
+        loop {
+            let frame = self.next_frame().await?;
+            let ends = match frame.tag {
+                b'Q' | b'F' => !has_refused,
+                b'S' => true,
+                b'X' => return self.leave(true).await,
+                b'P' | b'B' | b'D' | b'E' | b'C' => false,
+                _ => continue,
+            };
+            if !has_refused && frame.tag != b'S' {
+                has_refused = true;
+                self.say(&complaint.to_bytes());
+            }
+            if ends {
+                self.say_ready(TransactionStatus::Idle);
+                return self.flush().await;
+            }
+            self.flush().await?;
+        }
+    }
+
+    /// Reads the client's next message. `Break` when the client has left.
+    async fn next_frame(&mut self) -> ControlFlow<(), Frame> {
+        self.relay.look_again = true;
+        loop {
+            let input = &mut self.relay.client_in;
+            match head(input) {
+                Head::Frame { tag, total } => {
+                    let kept = total.min(KEPT_MAX);
+                    if input.len() >= kept {
+                        let body = input[HEADER..kept].to_vec();
+                        let mut missing = total - total.min(input.len());
+                        input.drain(..total.min(input.len()));
+                        while missing > 0 {
+                            let mut sink = vec![0; missing.min(KEPT_MAX)];
+                            match self.relay.client.read(&mut sink).await {
+                                Ok(n) if n > 0 => missing -= n,
+                                Ok(_) | Err(_) => return self.gone().await,
+                            }
+                        }
+                        return ControlFlow::Continue(Frame { tag, body });
+                    }
+                }
+                Head::Partial => {}
+                Head::Bad { .. } => {
+                    let complaint =
+                        Complaint::fatal(crate::base::sqlstate::PROTOCOL_VIOLATION, "invalid message length");
+                    self.end_with(&complaint).await?;
+                    return ControlFlow::Break(());
+                }
+            }
+            let mut more = vec![0; 8192];
+            match self.relay.client.read(&mut more).await {
+                Ok(n) if n > 0 => self.relay.client_in.extend_from_slice(&more[..n]),
+                Ok(_) | Err(_) => return self.gone().await,
+            }
+        }
+    }
+
+    async fn gone(&mut self) -> ControlFlow<(), Frame> {
+        self.leave(false).await?;
+        ControlFlow::Break(())
+    }
+
+    /// The first complaint of a transaction that was lost with its link.
+    pub(super) fn first_complaint(status: TransactionStatus) -> Option<Complaint> {
+        // One that had failed already has nothing new to hear.
+        (status == TransactionStatus::Open).then(transaction_aborted)
+    }
+}
+
+fn ends_transaction(text: &[u8]) -> bool {
+    match peek(text) {
+        Peek::Commit => true,
+        // Not ROLLBACK TO SAVEPOINT: the savepoint is gone with its transaction.
+        Peek::Rollback => !text.windows(4).any(|four| four.eq_ignore_ascii_case(b" TO ")),
+        _ => false,
+    }
+}
+
+fn text_of(bytes: &[u8]) -> &[u8] {
+    cstring(bytes).map_or(bytes, |(text, _)| text)
+}

@@ -1,0 +1,394 @@
+//! The bytes' way: one client socket, one link, polled together by one task.
+//!
+//! [`Relay::poll`] reads into the thread's scratch buffer, lets the walks decide what passes and
+//! writes each region in one piece. It returns only when something has to be decided; then
+//! [`super::Session`] decides at leisure and polls again. An idle relay owns no buffer.
+
+use super::ledger::Ledger;
+use super::memory::Memory;
+use super::walk::{ClientWalk, Reported, ServerWalk, Stop};
+use crate::base::{Epoch, Site};
+use crate::pool::Lease;
+use crate::route::Routes;
+use crate::sys::{self, Socket};
+use crate::wire::frame::HEADER;
+use crate::wire::report::Report;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Size of the scratch buffer of a data thread.
+pub const SCRATCH: usize = 64 << 10;
+/// Reads of one poll before the task lets others run.
+const READS_PER_POLL: usize = 8;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// The server's side of a session.
+#[derive(Debug)]
+pub struct Linked {
+    /// The socket, registered with the data thread's runtime.
+    pub stream: Socket,
+    /// Which site it leads to.
+    pub site: Site,
+    /// Under which epoch it was opened.
+    pub epoch: Epoch,
+    /// What gives it back.
+    pub lease: Lease,
+}
+
+/// Why the relay stopped.
+#[derive(Debug)]
+pub enum Exit {
+    /// The map of routes has another version than the one we know.
+    RouteChanged,
+    /// The lease has run out: nothing is sent to the writer, none of its answers passes.
+    GateShut,
+    /// The next client message is for us; it is whole, at the front of `client_in`.
+    Own,
+    /// The client has said Terminate, which is at the front of `client_in`.
+    Terminate,
+    /// The client's socket is at its end, or broken.
+    ClientGone {
+        /// Whether it may still read.
+        is_half: bool,
+    },
+    /// The client has spoken and there is no link.
+    NeedLink,
+    /// The link is broken, or the server has announced its end.
+    LinkLost {
+        /// What the server said, which was not passed on.
+        report: Option<Report>,
+    },
+    /// The client does not speak the protocol.
+    ClientViolation(String),
+    /// The server does not.
+    ServerViolation(String),
+    /// Everything sent was answered ([`Relay::stop_when_quiet`] was set).
+    Quiet,
+    /// The process is about to end, and the session is between two transactions.
+    Drained,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Relay {
+    /// The client.
+    pub client: Socket,
+    /// The server, while there is one.
+    pub link: Option<Linked>,
+    /// What is owed.
+    pub ledger: Ledger,
+    /// What must be made again elsewhere.
+    pub memory: Memory,
+    /// The client's direction.
+    pub client_walk: ClientWalk,
+    /// The server's direction.
+    pub server_walk: ServerWalk,
+    /// Read from the client and not passed.
+    pub client_in: Vec<u8>,
+    /// Read from the server and not passed.
+    pub server_in: Vec<u8>,
+    /// To be written to the client before anything else.
+    pub to_client: Outgoing,
+    /// To be written to the server before anything else.
+    pub to_server: Outgoing,
+    /// The version of the routes that `link` was checked against.
+    pub version: u64,
+    /// Do not read the client: its statements are held.
+    pub is_held: bool,
+    /// Stop with [`Exit::Quiet`] and do not read the client until then.
+    pub stop_when_quiet: bool,
+    /// Stop with [`Exit::Drained`] when the session is between two transactions.
+    pub is_draining: bool,
+    /// The client sends no more.
+    pub client_ended: bool,
+    /// Settings that the server has reported since the link was made.
+    pub reported: Vec<Reported>,
+    /// Look at `client_in` before reading.
+    pub look_again: bool,
+    /// Look at `server_in` before reading.
+    pub look_at_server: bool,
+    routes: Routes,
+}
+
+impl Relay {
+    /// A relay without a link.
+    pub fn new(client: Socket, client_in: Vec<u8>, routes: Routes) -> Self {
+        Self {
+            client,
+            link: None,
+            ledger: Ledger::default(),
+            memory: Memory::default(),
+            client_walk: ClientWalk::default(),
+            server_walk: ServerWalk::default(),
+            look_again: !client_in.is_empty(),
+            client_in,
+            server_in: Vec::new(),
+            to_client: Outgoing::default(),
+            to_server: Outgoing::default(),
+            version: 0,
+            is_held: false,
+            stop_when_quiet: false,
+            is_draining: false,
+            client_ended: false,
+            reported: Vec::new(),
+            look_at_server: false,
+            routes,
+        }
+    }
+
+    /// Carries bytes both ways until something has to be decided.
+    pub async fn run(&mut self) -> Exit {
+        std::future::poll_fn(|cx| BUFFER.with(|buffer| self.poll(cx, &mut buffer.borrow_mut()))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Exit> {
+        if self.routes.version() != self.version {
+            return Poll::Ready(Exit::RouteChanged);
+        }
+        for _ in 0..READS_PER_POLL {
+            let answered = self.poll_server(cx, scratch);
+            if let Poll::Ready(Some(exit)) = answered {
+                return Poll::Ready(exit);
+            }
+            let asked = self.poll_client(cx, scratch);
+            if let Poll::Ready(Some(exit)) = asked {
+                return Poll::Ready(exit);
+            }
+            if answered.is_pending() && asked.is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One step from the server to the client; `Ready(None)` when something moved.
+    fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Exit>> {
+        if !self.to_client.is_empty() && ready!(self.to_client.write(&mut self.client, cx)).is_err() {
+            return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
+        }
+        if self.stop_when_quiet && self.ledger.is_quiet() {
+            return Poll::Ready(Some(Exit::Quiet));
+        }
+        if self.is_draining && self.ledger.is_clean() && self.client_walk.is_between_messages() {
+            return Poll::Ready(Some(Exit::Drained));
+        }
+        let Some(link) = &mut self.link else { return Poll::Pending };
+        let length = if std::mem::take(&mut self.look_at_server) {
+            take_carry(&mut self.server_in, scratch)
+        } else {
+            match ready!(read_in(&mut link.stream, &mut self.server_in, scratch, cx)) {
+                Ok(Some(length)) => length,
+                Ok(None) | Err(_) => return Poll::Ready(Some(Exit::LinkLost { report: None })),
+            }
+        };
+        let bytes = &scratch[..length];
+        // The gate first, then the version: an open gate of a version that still holds was open
+        // under the epoch of this link.
+        let is_open = self.routes.gate().is_open(sys::now());
+        if self.routes.version() != self.version || !is_open {
+            self.server_in.extend_from_slice(bytes);
+            self.look_at_server = true;
+            let exit = if is_open { Exit::RouteChanged } else { Exit::GateShut };
+            return Poll::Ready(Some(exit));
+        }
+        let region = self.server_walk.walk(bytes, &mut self.ledger, &mut self.memory, &mut self.reported);
+        let (pass, tail) = bytes.split_at(region.length);
+        self.server_in.extend_from_slice(tail);
+        if !self.client_ended || !pass.is_empty() {
+            match self.to_client.pass(&mut self.client, pass, cx) {
+                Ok(()) => {}
+                Err(_) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),
+            }
+        }
+        match region.stop {
+            Stop::End | Stop::Partial => Poll::Ready(None),
+            Stop::Lost { total } => {
+                let body = Bytes::copy_from_slice(&self.server_in[HEADER..total]);
+                Poll::Ready(Some(Exit::LinkLost { report: Some(Report::new(body)) }))
+            }
+            Stop::Violation { message } => Poll::Ready(Some(Exit::ServerViolation(message))),
+            Stop::Own | Stop::Terminate => unreachable!("a server's walk does not stop at {:?}", region.stop),
+        }
+    }
+
+    /// One step from the client to the server; `Ready(None)` when something moved.
+    fn poll_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Exit>> {
+        if let Some(link) = &mut self.link
+            && !self.to_server.is_empty()
+            && ready!(self.to_server.write(&mut link.stream, cx)).is_err()
+        {
+            return Poll::Ready(self.link_lost_while_writing());
+        }
+        if self.is_held || self.stop_when_quiet || self.client_ended {
+            return Poll::Pending;
+        }
+        let length = if std::mem::take(&mut self.look_again) {
+            take_carry(&mut self.client_in, scratch)
+        } else {
+            match ready!(read_in(&mut self.client, &mut self.client_in, scratch, cx)) {
+                Ok(Some(length)) => length,
+                Ok(None) => return Poll::Ready(Some(Exit::ClientGone { is_half: true })),
+                Err(_) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),
+            }
+        };
+        let bytes = &scratch[..length];
+        let is_open = self.routes.gate().is_open(sys::now());
+        let refused = match &self.link {
+            None => Some(Exit::NeedLink),
+            Some(_) if self.routes.version() != self.version => Some(Exit::RouteChanged),
+            Some(_) if !is_open => Some(Exit::GateShut),
+            Some(_) => None,
+        };
+        if let Some(exit) = refused {
+            self.client_in.extend_from_slice(bytes);
+            self.look_again = true;
+            return Poll::Ready(Some(exit));
+        }
+        let region = self.client_walk.walk(bytes, &mut self.ledger, &mut self.memory);
+        let (pass, tail) = bytes.split_at(region.length);
+        self.client_in.extend_from_slice(tail);
+        let link = self.link.as_mut().expect("it was there a moment ago");
+        if self.to_server.pass(&mut link.stream, pass, cx).is_err() {
+            return Poll::Ready(self.link_lost_while_writing());
+        }
+        let exit = match region.stop {
+            Stop::End | Stop::Partial => return Poll::Ready(None),
+            Stop::Own => Exit::Own,
+            Stop::Terminate => Exit::Terminate,
+            Stop::Violation { message } => Exit::ClientViolation(message),
+            Stop::Lost { .. } => unreachable!("a client's walk does not stop at {:?}", region.stop),
+        };
+        self.look_again = true;
+        Poll::Ready(Some(exit))
+    }
+
+    /// A server that closes has often said why before: reading finds it, or the end.
+    fn link_lost_while_writing(&mut self) -> Option<Exit> {
+        self.to_server.clear();
+        self.is_held = true;
+        None
+    }
+}
+
+/// Moves what was kept to the front of the scratch buffer.
+fn take_carry(carry: &mut Vec<u8>, scratch: &mut [u8]) -> usize {
+    let length = carry.len();
+    scratch[..length].copy_from_slice(carry);
+    empty(carry);
+    length
+}
+
+/// Reads behind what was kept. `None` at the end of the stream. When nothing can be read now, what
+/// was kept stays where it is.
+fn read_in(
+    stream: &mut Socket,
+    carry: &mut Vec<u8>,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<usize>>> {
+    let kept = carry.len();
+    let mut buffer = ReadBuf::new(&mut scratch[kept..]);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    let fresh = buffer.filled().len();
+    if fresh == 0 {
+        return Poll::Ready(Ok(None));
+    }
+    scratch[..kept].copy_from_slice(carry);
+    empty(carry);
+    Poll::Ready(Ok(Some(kept + fresh)))
+}
+
+/// What a socket has not taken yet.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    rest: Vec<u8>,
+    /// TLS holds bytes that the socket did not take.
+    is_unflushed: bool,
+}
+
+impl Outgoing {
+    /// Whether everything is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty() && !self.is_unflushed
+    }
+
+    /// Adds bytes to be written next.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
+    /// Forgets what was not written.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Writes a region at once and keeps what the socket does not take.
+    fn pass(&mut self, stream: &mut Socket, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.is_empty() {
+            self.push(bytes);
+            return Ok(());
+        }
+        while !bytes.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => bytes = &bytes[n..],
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.push(bytes);
+                    return Ok(());
+                }
+            }
+        }
+        match self.flush(stream, cx) {
+            Poll::Ready(done) => done,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Writes out what was kept.
+    pub fn write(&mut self, stream: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut done = 0;
+        while done < self.rest.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &self.rest[done..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => done += n,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.rest.drain(..done);
+                    return Poll::Pending;
+                }
+            }
+        }
+        empty(&mut self.rest);
+        self.flush(stream, cx)
+    }
+
+    /// Only TLS keeps bytes of its own.
+    fn flush(&mut self, stream: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match stream {
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+            Socket::TlsClient(_) | Socket::TlsServer(_) => {
+                let flushed = Pin::new(stream).poll_flush(cx);
+                self.is_unflushed = flushed.is_pending();
+                flushed
+            }
+        }
+    }
+}
+
+/// An idle session keeps no buffer.
+fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > 64 {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
+    }
+}

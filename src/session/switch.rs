@@ -1,0 +1,372 @@
+//! Losing a link and making another one.
+
+use super::relay::Linked;
+use super::tell::{cannot_move, no_writer, outcome_unknown};
+use super::walk::Reported;
+use super::{Flow, Session, Suspicion, Verdict, replay};
+use crate::base::{Epoch, Retry, Site, sqlstate};
+use crate::observe::count;
+use crate::pool::{Checkout, PoolError, Request};
+use crate::route::{Destination, Door, RouteMap};
+use crate::sys;
+use crate::wire::frame::{HEADER, Head, head};
+use crate::wire::message::{Complaint, TransactionStatus, error_report, parameter_status};
+use crate::wire::report::Report;
+use bytes::BytesMut;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How long a verdict may take: longer than the probes that lead to it.
+const VERDICT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may take to make a session's settings and statements again.
+const REPLAY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a session was not made again.
+enum NotMade {
+    /// No link.
+    Pool(PoolError),
+    /// The server refused a setting or a statement.
+    Refused(Report),
+    /// The link broke meanwhile.
+    Broken,
+}
+
+impl Session {
+    /// The map of routes has changed: maybe the door, maybe the writer.
+    pub(super) async fn on_route_changed(&mut self) -> Flow {
+        let map = self.shared.routes.map();
+        self.relay.version = map.version;
+        self.relay.is_draining = map.is_draining;
+        self.relay.is_held = self.relay.link.is_some() && map.door != Door::Open;
+        let Some(link) = &self.relay.link else { return Flow::Continue(()) };
+        if (link.site, link.epoch) != (map.writer, map.epoch) {
+            return self.drop_link(None).await;
+        }
+        Flow::Continue(())
+    }
+
+    /// The lease has run out under us. What is in flight may have happened.
+    pub(super) async fn on_gate_shut(&mut self) -> Flow {
+        if self.relay.link.is_some() && !self.relay.ledger.is_settled() {
+            return self.drop_link(None).await;
+        }
+        // Nothing in flight: wait for the next state of the routes, as the held ones do.
+        match self.wait_for_change().await {
+            true => Flow::Continue(()),
+            false => self.refuse_next(&no_writer("the right to write has expired")).await,
+        }
+    }
+
+    /// The link is broken, or the server said that it will be.
+    pub(super) async fn on_link_lost(&mut self, report: Option<Report>) -> Flow {
+        if self.relay.server_walk.has_passed_fatal || self.relay.client_ended {
+            // The client knows why, or does not want to.
+            self.relay.link = None;
+            return self.end_with_bytes(&[]).await;
+        }
+        let Some(link) = &self.relay.link else { return Flow::Continue(()) };
+        match (self.suspect(link.site, link.epoch, report.clone()).await, report) {
+            (Verdict::Alive, Some(report)) => {
+                let mut out = BytesMut::new();
+                error_report(&mut out, &report);
+                self.relay.link = None;
+                self.end_with_bytes(&out).await
+            }
+            (Verdict::Alive, None) | (Verdict::Lost, _) => self.drop_link(None).await,
+        }
+    }
+
+    /// Gives the link up and decides what becomes of the session (design: "Which session moves").
+    async fn drop_link(&mut self, why: Option<&str>) -> Flow {
+        self.relay.link = None;
+        self.cancel_key.point_to(None);
+        let relay = &mut self.relay;
+        relay.is_held = false;
+        relay.server_in.clear();
+        relay.look_at_server = false;
+        relay.to_server.clear();
+        let was_settled = relay.ledger.is_settled() && relay.client_walk.is_between_messages();
+        let status = relay.ledger.status();
+        relay.ledger = Default::default();
+        if !was_settled {
+            count(&self.shared.counters.outcomes_unknown);
+            return self.end_with(&outcome_unknown()).await;
+        }
+        let tie = relay.memory.tie().map(|tie| tie.reason());
+        if let Some(reason) = why.or(tie) {
+            count(&self.shared.counters.sessions_ended);
+            return self.end_with(&cannot_move(reason)).await;
+        }
+        match status {
+            TransactionStatus::Idle => Flow::Continue(()),
+            TransactionStatus::Open | TransactionStatus::Failed => {
+                count(&self.shared.counters.transactions_aborted);
+                self.serve_aborted(Self::first_complaint(status)).await
+            }
+        }
+    }
+
+    /// Reports a broken link and waits for the verdict.
+    pub(super) async fn suspect(&self, site: Site, epoch: Epoch, report: Option<Report>) -> Verdict {
+        let (verdict, judged) = oneshot::channel();
+        let suspicion = Suspicion { site, epoch, report, verdict };
+        if self.shared.suspicions.send(suspicion).await.is_err() {
+            return Verdict::Lost;
+        }
+        match tokio::time::timeout(VERDICT_WITHIN, judged).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) | Err(_) => Verdict::Lost,
+        }
+    }
+
+    /// Waits for another version of the map, at most for `hold_timeout`.
+    async fn wait_for_change(&mut self) -> bool {
+        let known = self.relay.version;
+        let mut changes = self.shared.routes.changes();
+        let changed = changes.wait_for(|version| *version != known);
+        matches!(tokio::time::timeout(self.shared.hold_timeout, changed).await, Ok(Ok(_)))
+    }
+
+    /// The client has spoken and has no link: makes one as soon as there is a writer.
+    pub(super) async fn on_need_link(&mut self) -> Flow {
+        if self.front_is_ours() {
+            return self.on_own().await;
+        }
+        if self.relay.client_in.first() == Some(&b'X') {
+            return self.leave(true).await;
+        }
+        match self.shared.clone().link(&Wanted::of(self)).await {
+            Ok(made) => self.take_over(made).await,
+            Err(NoLink::Refused(complaint)) => {
+                count(&self.shared.counters.statements_refused);
+                self.refuse_next(&complaint).await
+            }
+            Err(NoLink::Ended(bytes)) => {
+                count(&self.shared.counters.sessions_ended);
+                self.end_with_bytes(&bytes).await
+            }
+        }
+    }
+
+    /// Takes a new link into use and tells the client which settings differ from what it knows.
+    async fn take_over(&mut self, made: Made) -> Flow {
+        let Made { checkout, destination, version, reported } = made;
+        let Ok(stream) = checkout.stream.attach() else { return Flow::Continue(()) };
+        let mut out = BytesMut::new();
+        for (name, value) in std::mem::take(&mut self.relay.reported) {
+            set(&mut self.told, name, value);
+        }
+        for (name, value) in reported {
+            if self.told.iter().all(|known| *known != (name.clone(), value.clone())) {
+                parameter_status(&mut out, &name, &value);
+                set(&mut self.told, name, value);
+            }
+        }
+        self.cancel_key.point_to(Some(checkout.lease.cancel_target()));
+        let (site, epoch) = (destination.site, destination.epoch);
+        let relay = &mut self.relay;
+        relay.server_in = checkout.leftover;
+        relay.look_at_server = !relay.server_in.is_empty();
+        relay.server_walk = Default::default();
+        relay.link = Some(Linked { stream, site, epoch, lease: checkout.lease });
+        relay.version = version;
+        self.last_site = site;
+        count(&self.shared.counters.sessions_moved);
+        self.say(&out);
+        self.flush().await
+    }
+
+    fn front_is_ours(&self) -> bool {
+        let input = &self.relay.client_in;
+        let Head::Frame { tag, total } = head(input) else { return false };
+        let Some(body) = input.get(HEADER..total) else { return false };
+        if self.relay.client_walk.pass_next {
+            return false;
+        }
+        match tag {
+            b'Q' => super::walk::is_ours_query(body),
+            b'P' => self.local.is_active() || super::walk::is_ours_parse(body),
+            b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => self.local.is_active(),
+            _ => false,
+        }
+    }
+}
+
+fn set(told: &mut Vec<Reported>, name: Box<[u8]>, value: Box<[u8]>) {
+    match told.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, old)) => *old = value,
+        None => told.push((name, value)),
+    }
+}
+
+/// What a session needs of its next link.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// As whom, and with which start-up parameters.
+    pub identity: super::Identity,
+    /// SET statements to be made again.
+    pub settings: Vec<String>,
+    /// Parse messages to be made again.
+    pub statements: Vec<Vec<u8>>,
+    /// Where the session was linked before: types of users have other numbers elsewhere.
+    pub was_at: Option<Site>,
+}
+
+impl Wanted {
+    /// A first link: nothing to be made again.
+    pub fn first(identity: super::Identity) -> Self {
+        Self { identity, settings: Vec::new(), statements: Vec::new(), was_at: None }
+    }
+
+    fn of(session: &Session) -> Self {
+        let memory = &session.relay.memory;
+        Self {
+            identity: session.identity.clone(),
+            settings: memory.settings().map(str::to_owned).collect(),
+            statements: memory.statements().map(<[u8]>::to_vec).collect(),
+            was_at: Some(session.last_site),
+        }
+    }
+}
+
+/// A new link on which everything was made again.
+#[derive(Debug)]
+pub struct Made {
+    /// The link.
+    pub checkout: Checkout,
+    /// Where it leads.
+    pub destination: Destination,
+    /// The version of the map that says so.
+    pub version: u64,
+    /// All settings that the server has reported, the last value of each.
+    pub reported: Vec<Reported>,
+}
+
+/// Why there is no link.
+#[derive(Debug)]
+pub enum NoLink {
+    /// Not now: the statement is refused with this ERROR and the session goes on.
+    Refused(Complaint),
+    /// Not any more: the session ends with these bytes.
+    Ended(BytesMut),
+}
+
+impl super::Shared {
+    /// Holds until there is a writer, then makes a link to it; waits at most `hold_timeout`. Can be
+    /// called on any runtime.
+    pub async fn link(self: Arc<Self>, wanted: &Wanted) -> Result<Made, NoLink> {
+        let deadline = sys::now() + self.hold_timeout;
+        let mut changes = self.routes.changes();
+        let mut has_held = false;
+        loop {
+            changes.borrow_and_update();
+            let map = self.routes.map();
+            if map.is_draining {
+                return Err(NoLink::Ended(super::tell::shutting_down().to_bytes()));
+            }
+            let pause = match &map.door {
+                Door::Closed { reason } => return Err(NoLink::Refused(no_writer(reason.clone()))),
+                Door::Open if self.routes.gate().is_open(sys::now()) => {
+                    match self.attempt(&map, wanted).await? {
+                        ControlFlow::Break(made) => return Ok(made),
+                        ControlFlow::Continue(pause) => Some(pause),
+                    }
+                }
+                Door::Open | Door::Holding => None,
+            };
+            if !std::mem::replace(&mut has_held, true) {
+                count(&self.counters.holds);
+            }
+            let now = sys::now();
+            if now >= deadline {
+                return Err(NoLink::Refused(no_writer("no server can take statements now")));
+            }
+            let rest = deadline.since(now);
+            let nap = pause.unwrap_or(rest).min(rest);
+            // Woken by the next change of the map, or after the pause.
+            let _ = tokio::time::timeout(nap, changes.changed()).await;
+        }
+    }
+
+    /// One attempt. `Continue` says how long to wait before the next one.
+    async fn attempt(
+        self: &Arc<Self>,
+        map: &RouteMap,
+        wanted: &Wanted,
+    ) -> Result<ControlFlow<Made, Duration>, NoLink> {
+        let destination = map.resolve(&wanted.identity.database).map_err(|no| {
+            let complaint = Complaint::fatal(sqlstate::CANNOT_CONNECT_NOW, no.to_string());
+            NoLink::Ended(complaint.to_bytes())
+        })?;
+        let (this, site, epoch, version) = (self.clone(), destination.site, destination.epoch, map.version);
+        let request = Request {
+            destination: destination.clone(),
+            login: wanted.identity.login.clone(),
+            parameters: wanted.identity.parameters.clone(),
+        };
+        let wanted = wanted.clone();
+        let making = self.control.spawn(async move { this.make(&request, &wanted).await });
+        let made = making.await.unwrap_or(Err(NotMade::Pool(PoolError::ShuttingDown)));
+        let error = match made {
+            Ok((checkout, reported)) => {
+                return Ok(ControlFlow::Break(Made { checkout, destination, version, reported }));
+            }
+            Err(NotMade::Refused(report)) => {
+                let detail = format!("The server refused to make the session again: {report}.");
+                return Err(NoLink::Ended(cannot_move(detail).to_bytes()));
+            }
+            Err(NotMade::Broken) => return Ok(ControlFlow::Continue(Duration::from_millis(50))),
+            Err(NotMade::Pool(error)) => error,
+        };
+        match (&error, error.retry()) {
+            (PoolError::Full(_), _) => {
+                let complaint = Complaint::fatal(sqlstate::TOO_MANY_CONNECTIONS, error.to_string());
+                Err(NoLink::Ended(complaint.to_bytes()))
+            }
+            (PoolError::Backend(backend), retry) => {
+                if let Some(report) = backend.report()
+                    && (retry == Retry::Never || matches!(report.code().as_ref(), "53300" | "53400"))
+                {
+                    let mut out = BytesMut::new();
+                    error_report(&mut out, report);
+                    return Err(NoLink::Ended(out));
+                }
+                if retry == Retry::Never {
+                    let complaint = Complaint::fatal("08006", error.to_string());
+                    return Err(NoLink::Ended(complaint.to_bytes()));
+                }
+                // Refused, starting up, lost: whether the server is gone is judged elsewhere.
+                let report = backend.report().cloned();
+                let (verdict, judged) = oneshot::channel();
+                let suspicion = Suspicion { site, epoch, report, verdict };
+                if self.suspicions.send(suspicion).await.is_ok() {
+                    let _ = tokio::time::timeout(VERDICT_WITHIN, judged).await;
+                }
+                Ok(ControlFlow::Continue(Duration::from_millis(50)))
+            }
+            (PoolError::ShuttingDown, _) => Err(NoLink::Ended(super::tell::shutting_down().to_bytes())),
+        }
+    }
+
+    /// On the control runtime: a link, and the session's settings and statements made on it.
+    async fn make(&self, request: &Request, wanted: &Wanted) -> Result<(Checkout, Vec<Reported>), NotMade> {
+        let checkout = self.pool.check_out(request).await.map_err(NotMade::Pool)?;
+        let mut reported: Vec<Reported> = checkout.lease.reported().iter().map(super::boxed).collect();
+        let script = replay::Script::of(wanted, request.destination.site);
+        if script.is_empty() {
+            return Ok((checkout, reported));
+        }
+        let Checkout { stream, leftover, lease, notices } = checkout;
+        let mut socket = stream.attach().map_err(|_| NotMade::Broken)?;
+        let replayed = script.play(&mut socket, &leftover, &mut reported);
+        match tokio::time::timeout(REPLAY_WITHIN, replayed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(replay::Failure::Refused(report))) => return Err(NotMade::Refused(report)),
+            Ok(Err(replay::Failure::Broken)) | Err(_) => return Err(NotMade::Broken),
+        }
+        let stream = socket.detach().map_err(|_| NotMade::Broken)?;
+        Ok((Checkout { stream, leftover: Vec::new(), notices, lease }, reported))
+    }
+}

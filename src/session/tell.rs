@@ -1,0 +1,112 @@
+//! What a session says in its own name, and how it ends.
+
+use super::relay::{Linked, Outgoing};
+use super::{Flow, Session};
+use crate::base::sqlstate;
+use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
+use bytes::BytesMut;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// How long a client may take to accept our last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// For sessions that end because the process does.
+pub fn shutting_down() -> Complaint {
+    Complaint::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection because the proxy is shutting down")
+}
+
+/// The writer was lost while a statement was in flight.
+pub fn outcome_unknown() -> Complaint {
+    Complaint::fatal(sqlstate::OUTCOME_UNKNOWN, "the server was lost while a statement was in flight")
+        .detail("Whether the statement, or the commit it holds, took effect is not known.")
+        .hint("Look whether it took effect before you try it again.")
+}
+
+/// The writer was lost inside a transaction that had not been committed.
+pub fn transaction_aborted() -> Complaint {
+    Complaint::error(sqlstate::TRANSACTION_ABORTED, "transaction aborted because the server was lost")
+        .hint("Roll back and try the whole transaction again.")
+}
+
+/// A statement in a transaction that is aborted already: PostgreSQL's own words.
+pub fn in_failed_transaction() -> Complaint {
+    Complaint::error(
+        sqlstate::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+/// The session cannot be made again elsewhere.
+pub fn cannot_move(reason: impl Into<String>) -> Complaint {
+    Complaint::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection because the server was lost")
+        .detail(reason.into())
+        .hint("Connect again.")
+}
+
+/// No writer: nothing was executed.
+pub fn no_writer(reason: impl Into<String>) -> Complaint {
+    Complaint::error(sqlstate::CANNOT_CONNECT_NOW, reason.into()).detail("The statement was not executed.")
+}
+
+impl Session {
+    /// Adds bytes to what the client gets next.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        self.relay.to_client.push(bytes);
+    }
+
+    /// Adds a ReadyForQuery.
+    pub(super) fn say_ready(&mut self, status: TransactionStatus) {
+        let mut out = BytesMut::new();
+        ready_for_query(&mut out, status);
+        self.say(&out);
+    }
+
+    /// Writes out what was said. Fails when the client is gone.
+    pub(super) async fn flush(&mut self) -> Flow {
+        let relay = &mut self.relay;
+        match std::future::poll_fn(|cx| relay.to_client.write(&mut relay.client, cx)).await {
+            Ok(()) => Flow::Continue(()),
+            Err(_) => self.leave(false).await,
+        }
+    }
+
+    /// Ends the session with a FATAL error, where one can still be said: not into the middle of a
+    /// message that the server had begun.
+    pub(super) async fn end_with(&mut self, complaint: &Complaint) -> Flow {
+        self.end_with_bytes(&complaint.to_bytes()).await
+    }
+
+    /// The same with messages that are ready made.
+    pub(super) async fn end_with_bytes(&mut self, bytes: &[u8]) -> Flow {
+        self.cancel_key.point_to(None);
+        if let Some(link) = self.relay.link.take() {
+            tokio::task::spawn_local(run_out(link, Outgoing::default(), true));
+        }
+        if self.relay.server_walk.is_between_messages() {
+            self.say(bytes);
+            let relay = &mut self.relay;
+            let written = std::future::poll_fn(|cx| relay.to_client.write(&mut relay.client, cx));
+            // Whether the client listens to its end is its own affair.
+            let _ = tokio::time::timeout(LAST_WORDS, written).await;
+            let _ = tokio::time::timeout(LAST_WORDS, relay.client.shutdown()).await;
+        }
+        Flow::Break(())
+    }
+}
+
+/// Lets a server finish what it was sent, and throws its answers away. Closing the socket with
+/// unread answers would reset the connection, and the server might never read the last statements.
+pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool) {
+    let Linked { mut stream, lease, .. } = link;
+    if with_terminate {
+        unsent.push(b"X\0\0\0\x04");
+    }
+    if std::future::poll_fn(|cx| unsent.write(&mut stream, cx)).await.is_ok()
+        && stream.shutdown().await.is_ok()
+    {
+        let mut sink = vec![0; 4096];
+        while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {}
+    }
+    drop(lease);
+}

@@ -1,0 +1,60 @@
+//! Waking every session of a data thread when the routes change.
+//!
+//! A session that waits for its client, or for a server that will never answer again, sees a new
+//! map only when somebody wakes it. One task per data thread watches the routes and wakes them
+//! all, so that a session pays nothing for it per statement.
+
+use std::cell::RefCell;
+use std::task::Waker;
+
+thread_local! {
+    static SLEEPERS: RefCell<Sleepers> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Sleepers {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+/// A session's place among those that are woken; given up when dropped.
+#[derive(Debug)]
+pub struct Registration(usize);
+
+/// Registers the current task.
+pub async fn register() -> Registration {
+    std::future::poll_fn(|cx| {
+        let waker = Some(cx.waker().clone());
+        std::task::Poll::Ready(SLEEPERS.with_borrow_mut(|sleepers| match sleepers.free.pop() {
+            Some(place) => {
+                sleepers.wakers[place] = waker;
+                Registration(place)
+            }
+            None => {
+                sleepers.wakers.push(waker);
+                Registration(sleepers.wakers.len() - 1)
+            }
+        }))
+    })
+    .await
+}
+
+/// Wakes every session of this thread.
+pub fn wake_all() {
+    SLEEPERS.with_borrow(|sleepers| {
+        for waker in sleepers.wakers.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    });
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // When the thread itself ends, its storage may be gone already.
+        let _ = SLEEPERS.try_with(|sleepers| {
+            let mut sleepers = sleepers.borrow_mut();
+            sleepers.wakers[self.0] = None;
+            sleepers.free.push(self.0);
+        });
+    }
+}

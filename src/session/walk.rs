@@ -1,0 +1,363 @@
+//! The relay without I/O: walks over the headers of what was read and says which bytes may pass.
+//!
+//! A walk takes the bytes at hand and returns how many of them, from the front, can be written out
+//! in one piece, and why it stopped. Bodies are looked at only where the first word of a statement
+//! or an answer matters; a message longer than the buffer streams through.
+
+use super::ledger::{Ledger, Settled};
+use super::memory::Memory;
+use super::notice::{Notice, change_of, notice};
+use crate::sql::admin::{self, Place};
+use crate::wire::frame::{HEADER, Head, cstring, head};
+use crate::wire::message::TransactionStatus;
+use crate::wire::report::Report;
+use bytes::Bytes;
+
+/// How much of a statement is needed to tell its first word, with a name of 63 bytes before it.
+const PEEK: usize = 192;
+/// The longest statement that is kept whole: a SET, a named prepared statement, a command of ours.
+pub const KEPT_MAX: usize = 32 << 10;
+/// The longest error or notice of a server that is read.
+const REPORT_MAX: usize = 8 << 10;
+
+/// Why a walk stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// At the end of the bytes.
+    End,
+    /// The bytes behind the region are the beginning of a message of which more is needed.
+    Partial,
+    /// The next message, which is complete, is for us: a command of ours or about one.
+    Own,
+    /// The next message is Terminate.
+    Terminate,
+    /// The next message ends the session from the server's side and must not pass unseen: FATAL
+    /// or WARNING 57P01 or 57P02. It is complete.
+    Lost {
+        /// Its length, header included.
+        total: usize,
+    },
+    /// The next bytes are not PostgreSQL's protocol.
+    Violation {
+        /// For the client.
+        message: String,
+    },
+}
+
+/// What may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Bytes from the front.
+    pub length: usize,
+    /// What stands behind them.
+    pub stop: Stop,
+}
+
+/// Walks over what a client sends.
+#[derive(Debug, Default)]
+pub struct ClientWalk {
+    /// Bytes of the current message that are still to come.
+    rest: usize,
+    /// Some prepared statement or portal of this client is ours, so each extended message is
+    /// shown to [`super::Session`] first.
+    pub has_local: bool,
+    /// The next message was shown and is the server's.
+    pub pass_next: bool,
+}
+
+impl ClientWalk {
+    /// Whether the last byte that passed was the last of a message.
+    pub fn is_between_messages(&self) -> bool {
+        self.rest == 0
+    }
+
+    /// See the module. `ledger` and `memory` are told of every message in the region.
+    pub fn walk(&mut self, bytes: &[u8], ledger: &mut Ledger, memory: &mut Memory) -> Region {
+        let mut at = self.rest.min(bytes.len());
+        self.rest -= at;
+        loop {
+            let stop = match head(&bytes[at..]) {
+                Head::Partial if at == bytes.len() => Stop::End,
+                Head::Partial => Stop::Partial,
+                Head::Bad { tag, .. } => violation(format!("invalid length of message type {}", shown(tag))),
+                Head::Frame { tag, total } => {
+                    let have = total.min(bytes.len() - at);
+                    match self.message(tag, total, &bytes[at..at + have], ledger, memory) {
+                        None => {
+                            self.pass_next = false;
+                            at += have;
+                            self.rest = total - have;
+                            continue;
+                        }
+                        Some(stop) => stop,
+                    }
+                }
+            };
+            return Region { length: at, stop };
+        }
+    }
+
+    /// Books one message of which `frame` is at hand; or says why it does not pass (yet).
+    fn message(
+        &self,
+        tag: u8,
+        total: usize,
+        frame: &[u8],
+        ledger: &mut Ledger,
+        memory: &mut Memory,
+    ) -> Option<Stop> {
+        let is_whole = frame.len() == total;
+        let is_shown = self.has_local && !self.pass_next;
+        match tag {
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
+                return Some(Stop::Partial);
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && is_whole => return Some(Stop::Own),
+            b'Q' => return self.query(total, frame, ledger, memory),
+            b'P' => return self.parse(total, frame, ledger, memory),
+            b'B' | b'E' | b'C' if tag == b'C' || memory.watches_portals() => {
+                if frame.len() < total.min(PEEK) {
+                    return Some(Stop::Partial);
+                }
+                let step = ledger.on_client(tag);
+                if !ledger.is_skipping() {
+                    note_names(tag, &frame[HEADER..], step, memory);
+                }
+            }
+            b'B' | b'D' | b'E' | b'S' | b'H' | b'F' | b'd' | b'c' | b'f' => {
+                ledger.on_client(tag);
+            }
+            b'X' => return Some(Stop::Terminate),
+            _ => return Some(violation(format!("invalid frontend message type {tag}"))),
+        }
+        None
+    }
+
+    fn query(&self, total: usize, frame: &[u8], ledger: &mut Ledger, memory: &mut Memory) -> Option<Stop> {
+        if frame.len() < total.min(PEEK) {
+            return Some(Stop::Partial);
+        }
+        let is_whole = frame.len() == total;
+        let mut change = None;
+        match notice(&frame[HEADER..]) {
+            Notice::Plain => {}
+            Notice::Candidate | Notice::Changing if !is_whole && total <= KEPT_MAX => {
+                return Some(Stop::Partial);
+            }
+            Notice::Candidate => {
+                if is_whole && is_ours(text_of(&frame[HEADER..])) {
+                    return Some(Stop::Own);
+                }
+            }
+            Notice::Changing if is_whole => change = change_of(text_of(&frame[HEADER..])),
+            Notice::Changing => {}
+        }
+        let n = ledger.on_client(b'Q');
+        if let Some(change) = change
+            && !ledger.is_skipping()
+        {
+            memory.on_query(n, change);
+        }
+        None
+    }
+
+    fn parse(&self, total: usize, frame: &[u8], ledger: &mut Ledger, memory: &mut Memory) -> Option<Stop> {
+        if frame.len() < total.min(PEEK) {
+            return Some(Stop::Partial);
+        }
+        let Some((name, text)) = cstring(&frame[HEADER..]) else {
+            // A name that is longer than any PostgreSQL keeps: it will say so itself.
+            ledger.on_client(b'P');
+            return None;
+        };
+        let is_whole = frame.len() == total;
+        let noticed = notice(text);
+        let is_kept = !name.is_empty() || noticed != Notice::Plain;
+        if is_kept && !is_whole && total <= KEPT_MAX {
+            return Some(Stop::Partial);
+        }
+        if is_whole && noticed == Notice::Candidate && is_ours(text_of(text)) {
+            return Some(Stop::Own);
+        }
+        let change = if noticed == Notice::Changing && is_whole { change_of(text_of(text)) } else { None };
+        let step = ledger.on_client(b'P');
+        if (is_kept || memory.watches_portals()) && !ledger.is_skipping() {
+            memory.on_parse(step, name, is_whole.then_some(frame), change);
+        }
+        None
+    }
+}
+
+/// Bind, Execute and Close name statements and portals at the start of their bodies.
+fn note_names(tag: u8, body: &[u8], step: u64, memory: &mut Memory) {
+    match (tag, body) {
+        (b'B', _) => {
+            if let Some((portal, rest)) = cstring(body)
+                && let Some((statement, _)) = cstring(rest)
+            {
+                memory.on_bind(portal, statement);
+            }
+        }
+        (b'E', _) => {
+            if let Some((portal, _)) = cstring(body) {
+                memory.on_execute(step, portal);
+            }
+        }
+        (_, [b'S', name @ ..]) => {
+            if let Some((name, _)) = cstring(name) {
+                memory.on_close(step, name);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the server ends this session because it stops, was stopped or lost a sibling, or because
+/// somebody terminated the back end: they look alike until a probe has answered.
+fn ends_the_session(report: &Report) -> bool {
+    matches!(report.code().as_ref(), "57P01" | "57P02")
+        && matches!(report.severity().as_ref(), "FATAL" | "PANIC" | "WARNING")
+}
+
+/// Whether the body of a Query is a command of ours.
+pub fn is_ours_query(body: &[u8]) -> bool {
+    is_ours(text_of(body))
+}
+
+/// Whether the body of a Parse is a command of ours.
+pub fn is_ours_parse(body: &[u8]) -> bool {
+    cstring(body).is_some_and(|(_, text)| is_ours(text_of(text)))
+}
+
+fn is_ours(text: &[u8]) -> bool {
+    // A command of ours with a mistake is ours too: the console says what is wrong.
+    !matches!(admin::parse(text, Place::Session), Ok(None))
+}
+
+/// Up to the zero byte.
+fn text_of(bytes: &[u8]) -> &[u8] {
+    cstring(bytes).map_or(bytes, |(text, _)| text)
+}
+
+fn violation(message: String) -> Stop {
+    Stop::Violation { message }
+}
+
+fn shown(tag: u8) -> String {
+    if tag.is_ascii_graphic() { format!("\"{}\"", tag as char) } else { tag.to_string() }
+}
+
+/// A setting that the server reports, by name and value.
+pub type Reported = (Box<[u8]>, Box<[u8]>);
+
+/// Walks over what a server sends.
+#[derive(Debug, Default)]
+pub struct ServerWalk {
+    rest: usize,
+    /// A FATAL error has passed: the server closes next, and the client knows why.
+    pub has_passed_fatal: bool,
+}
+
+impl ServerWalk {
+    /// Whether the last byte that passed was the last of a message.
+    pub fn is_between_messages(&self) -> bool {
+        self.rest == 0
+    }
+
+    /// See the module. Settings that the server reports are pushed to `reported`.
+    pub fn walk(
+        &mut self,
+        bytes: &[u8],
+        ledger: &mut Ledger,
+        memory: &mut Memory,
+        reported: &mut Vec<Reported>,
+    ) -> Region {
+        let mut at = self.rest.min(bytes.len());
+        self.rest -= at;
+        loop {
+            let stop = match head(&bytes[at..]) {
+                Head::Partial if at == bytes.len() => Stop::End,
+                Head::Partial => Stop::Partial,
+                Head::Bad { tag, .. } => {
+                    violation(format!("invalid length of message type {} from the server", shown(tag)))
+                }
+                Head::Frame { tag, total } => {
+                    let have = total.min(bytes.len() - at);
+                    match self.message(tag, total, &bytes[at..at + have], ledger, memory, reported) {
+                        None => {
+                            at += have;
+                            self.rest = total - have;
+                            continue;
+                        }
+                        Some(stop) => stop,
+                    }
+                }
+            };
+            return Region { length: at, stop };
+        }
+    }
+
+    fn message(
+        &mut self,
+        tag: u8,
+        total: usize,
+        frame: &[u8],
+        ledger: &mut Ledger,
+        memory: &mut Memory,
+        reported: &mut Vec<Reported>,
+    ) -> Option<Stop> {
+        let is_whole = frame.len() == total;
+        match tag {
+            b'D' | b'd' => {}
+            b'C' => {
+                if !is_whole && total <= PEEK {
+                    return Some(Stop::Partial);
+                }
+                match ledger.on_server(b'C', None) {
+                    Settled::Step(step) => memory.on_step(step, Some(&frame[HEADER..])),
+                    Settled::Command(n) => memory.on_command(n, &frame[HEADER..]),
+                    Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
+                }
+            }
+            b'Z' => {
+                if !is_whole && total <= PEEK {
+                    return Some(Stop::Partial);
+                }
+                if let Settled::Ready(status) = ledger.on_server(b'Z', frame.get(HEADER).copied()) {
+                    memory.on_ready(status == TransactionStatus::Idle);
+                }
+            }
+            b'E' | b'N' => {
+                if !is_whole && total <= REPORT_MAX {
+                    return Some(Stop::Partial);
+                }
+                if is_whole {
+                    let report = Report::new(Bytes::copy_from_slice(&frame[HEADER..]));
+                    if ends_the_session(&report) {
+                        return Some(Stop::Lost { total });
+                    }
+                    self.has_passed_fatal |= matches!(report.severity().as_ref(), "FATAL" | "PANIC");
+                }
+                if let Settled::Failed { after, through } = ledger.on_server(tag, None) {
+                    memory.on_failed(after, through);
+                }
+            }
+            b'S' => {
+                if !is_whole && total <= REPORT_MAX {
+                    return Some(Stop::Partial);
+                }
+                if let Some((name, rest)) = cstring(&frame[HEADER..])
+                    && let Some((value, _)) = cstring(rest)
+                {
+                    reported.push((name.into(), value.into()));
+                }
+            }
+            _ => {
+                if let Settled::Step(step) = ledger.on_server(tag, None) {
+                    memory.on_step(step, None);
+                }
+            }
+        }
+        None
+    }
+}
