@@ -1,0 +1,116 @@
+//! Sockets that clients connect to.
+
+use crate::sys::Socket;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, UnixListener};
+
+/// Where we listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Tcp(address) => address.fmt(f),
+            Bound::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why we cannot listen there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {at}: {source}{}", advice(source))]
+pub struct ListenError {
+    /// Where.
+    pub at: String,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another program listens there: stop it, or choose another address with --listen)"
+        }
+        io::ErrorKind::PermissionDenied => " (choose a port above 1023 or a directory that you may write to)",
+        io::ErrorKind::NotFound => " (the directory does not exist: make it first)",
+        _ => "",
+    }
+}
+
+/// One listening socket. A Unix socket's file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Listening,
+    /// Where, with the port that was chosen if 0 was asked for.
+    pub bound: Bound,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens on a TCP address.
+    pub async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { at: address.to_string(), source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = Bound::Tcp(listener.local_addr().map_err(failed)?);
+        Ok(Self { socket: Listening::Tcp(listener), bound })
+    }
+
+    /// Listens on `.s.PGSQL.<port>` in `directory`, where libpq looks for it. A file that nobody
+    /// listens on any more is replaced.
+    pub fn unix(directory: &Path, port: u16) -> Result<Self, ListenError> {
+        let path = crate::backend::Address::socket_path(directory, port);
+        let failed = |source| ListenError { at: path.display().to_string(), source };
+        match std::os::unix::net::UnixStream::connect(&path) {
+            Ok(_) => return Err(failed(io::ErrorKind::AddrInUse.into())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(&path).map_err(failed)?;
+            }
+            // No file, or one that binding will say more about.
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        // As PostgreSQL's `unix_socket_permissions`: who connects has to log in.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
+        Ok(Self { socket: Listening::Unix(listener), bound: Bound::Unix(path) })
+    }
+
+    /// Takes the next connection.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        match &self.socket {
+            Listening::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let keepalive = socket2::TcpKeepalive::new()
+                    .with_time(std::time::Duration::from_secs(60))
+                    .with_interval(std::time::Duration::from_secs(10));
+                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                Ok(Socket::Tcp(stream))
+            }
+            Listening::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Bound::Unix(path) = &self.bound {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

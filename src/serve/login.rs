@@ -1,0 +1,193 @@
+//! One connection, from its first byte to its data thread.
+
+use super::listen::Listener;
+use super::threads::DataThreads;
+use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, Privilege, open};
+use crate::backend::{self, Login};
+use crate::observe::{Counters, count};
+use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
+use crate::sql::console::Caller;
+use crate::sys::Socket;
+use crate::wire::message::{self, Severity, TransactionStatus};
+use crate::wire::startup::Startup;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::BytesMut;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+/// Databases that are the console.
+const CONSOLES: [&[u8]; 2] = [b"mirror", b"pgbouncer"];
+/// How long a client may take to say what it wants.
+const OPENING_WITHIN: Duration = Duration::from_secs(60);
+/// How long a cancel may take to reach the server.
+const CANCEL_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to accept its welcome.
+const WELCOME_WITHIN: Duration = Duration::from_secs(30);
+/// The pause after the system had no more sockets for us.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A client of the console, authenticated and not yet welcomed.
+#[derive(Debug)]
+pub struct ConsoleClient {
+    /// Its socket.
+    pub socket: Socket,
+    /// What it has sent already.
+    pub buffered: BytesMut,
+    /// Who it is.
+    pub caller: Caller,
+}
+
+/// Serves the console.
+#[async_trait]
+pub trait Console: Send + Sync {
+    /// Serves one client until it leaves.
+    async fn serve(&self, client: ConsoleClient);
+}
+
+/// All that a log-in needs.
+pub struct Front {
+    /// What sessions share.
+    pub shared: Arc<Shared>,
+    /// Who gets in; replaced by a reload.
+    pub authenticator: ArcSwap<Authenticator>,
+    /// TLS for clients; replaced by a reload.
+    pub encryption: ArcSwap<ClientEncryption>,
+    /// Where sessions live.
+    pub threads: DataThreads,
+    /// The console.
+    pub console: Arc<dyn Console>,
+}
+
+impl Front {
+    /// Takes connections until `stop` turns true.
+    pub async fn serve(self: Arc<Self>, listener: Listener, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok(socket) => {
+                    count(&self.counters().connections_accepted);
+                    tokio::spawn(self.clone().welcome(socket));
+                }
+                Err(error) => {
+                    tracing::warn!(event = "serve.accept_failed", at = %listener.bound, %error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    async fn welcome(self: Arc<Self>, socket: Socket) {
+        match open(socket, &self.encryption.load_full(), OPENING_WITHIN).await {
+            Ok(Opened::Session { socket, startup, buffered }) => self.log_in(socket, startup, buffered).await,
+            Ok(Opened::Cancel { socket, pid, secret }) => self.cancel(socket, pid, &secret).await,
+            Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
+        }
+    }
+
+    /// The client may hang up at once; the cancel is forwarded all the same, and the connection
+    /// closed only then.
+    async fn cancel(&self, socket: Socket, pid: i32, secret: &[u8]) {
+        if let Some(target) = self.shared.cancels.find(pid, secret) {
+            count(&self.counters().cancels_forwarded);
+            let done = backend::cancel(&target.endpoint, target.pid, &target.secret, CANCEL_WITHIN).await;
+            if let Err(error) = done {
+                tracing::warn!(event = "serve.cancel_failed", %error);
+            }
+        }
+        drop(socket);
+    }
+
+    async fn log_in(self: Arc<Self>, mut socket: Socket, startup: Startup, mut buffered: BytesMut) {
+        let is_console = CONSOLES.contains(&startup.database.as_slice());
+        let door = if is_console { Door::Console } else { Door::Database };
+        let peer = socket.peer();
+        let authenticator = self.authenticator.load_full();
+        let authenticated =
+            authenticator.authenticate(&mut socket, &mut buffered, &startup, peer, door).await;
+        let Authenticated { user, proof, privilege } = match authenticated {
+            Ok(authenticated) => authenticated,
+            Err(error) => {
+                count(&self.counters().logins_failed);
+                tracing::debug!(event = "serve.login_refused", %peer, %error);
+                return;
+            }
+        };
+        let is_admin = privilege == Privilege::Admin;
+        if is_console {
+            let caller = Caller { user, is_admin };
+            return self.console.serve(ConsoleClient { socket, buffered, caller }).await;
+        }
+        let mut parameters = startup.link_parameters();
+        parameters.retain(|(name, _)| name != b"database");
+        let login = Login { user, proof };
+        let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
+        match self.shared.clone().link(&Wanted::first(identity.clone())).await {
+            Ok(made) => self.hand_over(socket, &startup, buffered, identity, made).await,
+            Err(no_link) => {
+                count(&self.counters().logins_failed);
+                let bytes = match no_link {
+                    NoLink::Ended(bytes) => bytes,
+                    NoLink::Refused(complaint) => {
+                        message::Complaint { severity: Severity::Fatal, detail: None, ..complaint }.to_bytes()
+                    }
+                };
+                let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(&mut socket, &bytes)).await;
+            }
+        }
+    }
+
+    async fn hand_over(
+        self: Arc<Self>,
+        mut socket: Socket,
+        startup: &Startup,
+        buffered: BytesMut,
+        identity: Identity,
+        made: Made,
+    ) {
+        let Made { checkout, destination, reported, .. } = made;
+        let key_length = if startup.minor() >= 2 { 32 } else { 4 };
+        let cancel_key = self.shared.cancels.register(checkout.lease.pid(), key_length);
+        let mut welcome = BytesMut::with_capacity(1024);
+        message::authentication_ok(&mut welcome);
+        for (name, value) in &reported {
+            message::parameter_status(&mut welcome, name, value);
+        }
+        message::backend_key_data(&mut welcome, cancel_key.pid, &cancel_key.secret);
+        for notice in &checkout.notices {
+            message::notice_report(&mut welcome, notice);
+        }
+        message::ready_for_query(&mut welcome, TransactionStatus::Idle);
+        let welcomed = tokio::time::timeout(WELCOME_WITHIN, said(&mut socket, &welcome)).await;
+        let Ok(Ok(())) = welcomed else {
+            // The link is as good as new: the next client may have it.
+            checkout.lease.give_back(checkout.stream);
+            return;
+        };
+        let Ok(client) = socket.detach() else { return };
+        count(&self.counters().clients_accepted);
+        let (site, epoch) = (destination.site, destination.epoch);
+        let client_in = buffered.to_vec();
+        let handover = Handover { client, client_in, identity, cancel_key, checkout, site, epoch };
+        self.threads.hand_over(handover).await;
+    }
+}
+
+async fn said(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
+    socket.write_all(bytes).await?;
+    socket.flush().await
+}
+
+async fn last_words(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
+    said(socket, bytes).await?;
+    socket.shutdown().await
+}

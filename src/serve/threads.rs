@@ -1,0 +1,76 @@
+//! Data threads: one runtime each, on which sessions live.
+
+use crate::session::{Handover, Session, Shared, wake};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// Handovers that wait for a busy thread; more of them slow the log-ins down.
+const QUEUE: usize = 256;
+
+/// The threads; they end when this is dropped, and their sessions with them.
+#[derive(Debug)]
+pub struct DataThreads {
+    queues: Vec<mpsc::Sender<Handover>>,
+    next: AtomicUsize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DataThreads {
+    /// Starts `count` threads, at least one.
+    pub fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
+        let mut queues = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..count.max(1) {
+            let (queue, handovers) = mpsc::channel(QUEUE);
+            let shared = shared.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("data-{number}"))
+                .spawn(move || LocalSet::new().block_on(&runtime, serve(handovers, shared)))?;
+            queues.push(queue);
+            threads.push(thread);
+        }
+        Ok(Self { queues, next: AtomicUsize::new(0), threads })
+    }
+
+    /// Hands a client over to the next thread.
+    pub async fn hand_over(&self, handover: Handover) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        // A thread that is gone takes its clients with it: the process is on its way out.
+        let _ = self.queues[next].send(handover).await;
+    }
+}
+
+impl Drop for DataThreads {
+    fn drop(&mut self) {
+        self.queues.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(mut handovers: mpsc::Receiver<Handover>, shared: Arc<Shared>) {
+    let mut changes = shared.routes.changes();
+    loop {
+        tokio::select! {
+            handover = handovers.recv() => match handover {
+                Some(handover) => match Session::begin(handover, shared.clone()) {
+                    Ok(session) => {
+                        tokio::task::spawn_local(session.run());
+                    }
+                    Err(error) => tracing::warn!(event = "serve.handover_failed", %error),
+                },
+                None => return,
+            },
+            changed = changes.changed() => match changed {
+                Ok(()) => wake::wake_all(),
+                Err(_) => return,
+            },
+        }
+    }
+}
