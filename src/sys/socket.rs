@@ -16,6 +16,9 @@ use tokio_rustls::{client, server};
 /// A tokio socket belongs to the runtime it was made in. Log-ins happen on the control runtime,
 /// relaying on a data thread's own runtime: [`Socket::detach`] takes the socket out of the one,
 /// [`Detached::attach`] puts it into the other. What TLS has buffered travels along.
+///
+/// Whoever writes has to flush: a TLS write that would block is kept in TLS and counts as written,
+/// and the first write after `attach` always would. On TCP and Unix sockets flushing is free.
 #[derive(Debug)]
 pub enum Socket {
     /// Clear text over TCP.

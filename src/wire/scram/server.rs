@@ -211,7 +211,7 @@ fn value(after: &str, name: char) -> Result<(&str, &str), Refusal> {
 /// A stranger's character, made harmless (`sanitize_char`).
 fn shown(c: Option<char>) -> String {
     match c {
-        Some(c @ '\x21'..='\x7e') => c.to_string(),
+        Some(c @ '\x21'..='\x7e') => format!("'{c}'"),
         Some(c) if c.is_ascii() => format!("0x{:02x}", u32::from(c)),
         Some(c) => {
             let mut bytes = [0; 4];

@@ -125,18 +125,18 @@ fn malformed_client_messages_are_told_apart_as_postgresql_does() {
     };
     first(b"", "The message is empty.");
     first(b"n,,n=,r=a\0", "Message length does not match input length.");
-    first(b"q,,", "Unexpected channel-binding flag \"q\".");
+    first(b"q,,", "Unexpected channel-binding flag \"'q'\".");
     first(
         b"p=tls-server-end-point,,n=,r=a",
         "The client selected SCRAM-SHA-256 without channel binding, \
          but the SCRAM message includes channel binding data.",
     );
-    first(b"nx", "Comma expected, but found character \"x\".");
+    first(b"nx", "Comma expected, but found character \"'x'\".");
     first(b"n", "Comma expected, but found character \"0x00\".");
-    first(b"n,b,", "Unexpected attribute \"b\" in client-first-message.");
-    first(b"n,,r=a", "Expected attribute \"n\" but found \"r\".");
+    first(b"n,b,", "Unexpected attribute \"'b'\" in client-first-message.");
+    first(b"n,,r=a", "Expected attribute \"n\" but found \"'r'\".");
     first(b"n,,n,r=a", "Expected character \"=\" for attribute \"n\".");
-    first(b"n,,n=,r=a,1", "Attribute expected, but found invalid character \"1\".");
+    first(b"n,,n=,r=a,1", "Attribute expected, but found invalid character \"'1'\".");
     check(
         start(b"n,a=joe,n=,r=a").map(drop),
         "0A000",
