@@ -21,9 +21,10 @@ pub enum SocketAuth {
 /// Whether commits outlive a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// `fsync` off: outlives `kill -9`, not a power cut. For tests.
+    /// `fsync` off and, where there is room, the files in memory: outlives `kill -9`, not a power
+    /// cut. For tests.
     KillOnly,
-    /// `fsync` on, as a real server. For measurements.
+    /// `fsync` on and the files on disk, as a real server. For measurements.
     Full,
 }
 
@@ -119,7 +120,7 @@ impl ClusterBuilder {
         let user = ServerUser::find()?;
         for _ in 0..PORT_ATTEMPTS {
             let port = self.reserve()?;
-            let server = Server::new(Place::make(user)?, programs.clone(), user, port)?;
+            let server = Server::new(Place::make(user, self.durability)?, programs.clone(), user, port)?;
             template::copy_into(server.place(), &programs, user, &self.initdb_arguments).await?;
             match self.finish(server).await {
                 Err(Error::PortTaken { .. }) if self.port.is_none() => {}
@@ -135,7 +136,7 @@ impl ClusterBuilder {
         let user = ServerUser::find()?;
         for _ in 0..PORT_ATTEMPTS {
             let port = self.reserve()?;
-            let server = Server::new(Place::make(user)?, programs.clone(), user, port)?;
+            let server = Server::new(Place::make(user, self.durability)?, programs.clone(), user, port)?;
             let mut backup = user.command(&programs.path("pg_basebackup"));
             backup.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
             backup.arg("-d").arg(primary.url(SUPERUSER, "postgres")).arg("-D").arg(&server.place().data);
@@ -173,6 +174,7 @@ impl ClusterBuilder {
             ("max_wal_senders", "20"),
             ("max_replication_slots", "20"),
             ("max_connections", "100"),
+            ("max_wal_size", "512MB"),
             ("log_line_prefix", "%m [%p] %q%u@%d %a "),
             ("logging_collector", "off"),
             ("timezone", "UTC"),
