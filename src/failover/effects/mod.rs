@@ -15,12 +15,14 @@
 
 pub mod control_role;
 pub mod fence;
+pub mod promote;
 
 mod error;
 mod lift;
 mod scan;
 
 pub use error::Error;
-pub use fence::{Fenced, fence};
+pub use fence::{Fenced, fence, fence_on};
 pub use lift::{Lifted, lift};
+pub use promote::{Promoted, promote, promote_on};
 pub use scan::Session;
