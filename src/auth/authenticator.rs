@@ -139,7 +139,7 @@ pub struct Authenticator {
     console_uid: Option<u32>,
     timeout: Duration,
     hold_timeout: Duration,
-    verifiers: Verifiers,
+    verifiers: Arc<Verifiers>,
     mock_secret: [u8; 32],
 }
 
@@ -151,6 +151,17 @@ struct Static {
 impl Authenticator {
     /// Makes one; verifiers of roles that are not static are read where `source` says.
     pub fn new(settings: Settings, source: Arc<dyn VerifierSource>, events: Events) -> Self {
+        let verifiers = Verifiers::new(source, settings.lookup_timeout, events);
+        Self::with(settings, Arc::new(verifiers), sys::random_bytes())
+    }
+
+    /// The same with other settings (a reload), the verifiers seen so far kept. `lookup_timeout`
+    /// stays as it was.
+    pub fn reconfigured(&self, settings: Settings) -> Self {
+        Self::with(settings, self.verifiers.clone(), self.mock_secret)
+    }
+
+    fn with(settings: Settings, verifiers: Arc<Verifiers>, mock_secret: [u8; 32]) -> Self {
         let static_users = settings.static_users.into_iter().map(|user| {
             let known = match user.secret {
                 // The salt is made once: asking twice must not tell configured roles from others.
@@ -173,8 +184,8 @@ impl Authenticator {
             console_uid: settings.console_uid,
             timeout: settings.timeout,
             hold_timeout: settings.hold_timeout,
-            verifiers: Verifiers::new(source, settings.lookup_timeout, events),
-            mock_secret: sys::random_bytes(),
+            verifiers,
+            mock_secret,
         }
     }
 

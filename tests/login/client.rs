@@ -261,6 +261,7 @@ async fn the_console_lets_our_own_uid_in_with_no_server_at_all() {
     let settings = Settings {
         console_uid: Some(1234),
         admin_users: HashSet::from(["boss".to_owned()]),
+        // Nobody can be asked for a verifier here, and nobody waits for one.
         hold_timeout: Duration::ZERO,
         static_users: vec![StaticUser {
             name: RoleName::new("boss").unwrap(),
@@ -268,20 +269,20 @@ async fn the_console_lets_our_own_uid_in_with_no_server_at_all() {
         }],
         ..Settings::default()
     };
-    let authenticator = Authenticator::new(settings, Arc::new(|| None), Events::default());
+    let authenticator = Authenticator::new(settings.clone(), Arc::new(|| None), Events::default());
     let mut opening = Opening::new();
     let Ok(Some(Request::Start(startup))) =
         opening.push(&startup(b"\0\x03\0\0user\0me\0database\0mirror\0\0"))
     else {
         panic!("a start-up packet")
     };
-    let enter = async |peer, door| {
+    let enter = async |authenticator: &Authenticator, peer, door| {
         let (mut ours, theirs) = tokio::io::duplex(4096);
         drop(theirs);
         authenticator.authenticate(&mut ours, &mut BytesMut::new(), &startup, peer, door).await
     };
     let own = Peer::Unix { uid: Some(1234) };
-    let admitted = enter(own, Door::Console).await.unwrap();
+    let admitted = enter(&authenticator, own, Door::Console).await.unwrap();
     assert_eq!((admitted.user.as_str(), admitted.privilege), ("me", Privilege::Admin));
     for (peer, door) in [
         (own, Door::Database),
@@ -289,6 +290,8 @@ async fn the_console_lets_our_own_uid_in_with_no_server_at_all() {
         (Peer::Unix { uid: None }, Door::Console),
         (Peer::Tcp("127.0.0.1:1".parse().unwrap()), Door::Console),
     ] {
-        assert!(enter(peer, door).await.is_err(), "{peer:?} {door:?}");
+        assert!(enter(&authenticator, peer, door).await.is_err(), "{peer:?} {door:?}");
     }
+    let reloaded = authenticator.reconfigured(Settings { console_uid: None, ..settings });
+    assert!(enter(&reloaded, own, Door::Console).await.is_err(), "a reload takes effect");
 }
