@@ -69,7 +69,8 @@ pub async fn connect(
     }
 }
 
-const SESSION_OPTIONS: &str = "-c search_path= -c DateStyle=ISO -c IntervalStyle=postgres \
+/// The settings of our own sessions: one text form for each value, no hidden names, no timeouts.
+pub const SESSION_OPTIONS: &str = "-c search_path= -c DateStyle=ISO -c IntervalStyle=postgres \
     -c extra_float_digits=3 -c bytea_output=hex -c TimeZone=UTC -c lc_monetary=C \
     -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
