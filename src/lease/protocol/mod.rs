@@ -18,7 +18,7 @@ mod decide;
 mod machine;
 mod refusal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::base::{Epoch, Moment, OpId, Site};
 use crate::lease::{Authority, Phase, Record, Timing, Version};
