@@ -50,4 +50,6 @@ counters! {
     statements_refused,
     /// Commands of ours answered.
     commands_answered,
+    /// Times the cloud was made the writer because the local server was gone.
+    failovers,
 }

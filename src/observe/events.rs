@@ -25,6 +25,7 @@ pub struct Event {
     /// Counts from 1; a gap at the start of a listing means that older ones were dropped.
     pub number: u64,
     /// Wall clock, for display only.
+    #[serde(serialize_with = "super::time::as_text")]
     pub at: SystemTime,
     /// How urgent.
     pub level: Level,

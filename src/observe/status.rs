@@ -112,6 +112,7 @@ pub struct LeaseStatus {
     /// Time to live of a renewal, in ms.
     pub ttl_ms: u64,
     /// When the record was last renewed, by the holder's wall clock, for display.
+    #[serde(serialize_with = "super::time::as_optional_text")]
     pub renewed_at: Option<SystemTime>,
     /// What the last attempt to read or write the record said, if it failed.
     pub problem: Option<String>,
@@ -155,4 +156,82 @@ pub struct Status {
     pub upstreams: Vec<UpstreamStatus>,
     /// The mirrors.
     pub mirrors: Vec<MirrorStatus>,
+}
+
+/// A document with something in every part, for the snapshots of those who show it.
+#[cfg(test)]
+pub(crate) fn sample() -> Status {
+    let mirror = |name: &str, state| MirrorStatus {
+        mirror: MirrorName::new(name).unwrap(),
+        mode: "async",
+        state,
+        is_promotable: true,
+        source_cluster: Site::Local,
+        source_database: DatabaseName::new("shop").unwrap(),
+        target_database: DatabaseName::new("shop_copy").unwrap(),
+        last_applied: Some(Lsn(0x1_0000_00A8)),
+        flushed: Some(Lsn(0x1_0000_00A8)),
+        received: Some(Lsn(0x1_0000_0100)),
+        lag_ms: Some(1_250),
+        lag_bytes: Some(88),
+        bytes_done: 4_096,
+        bytes_total: 4_096,
+        rows_applied: 12,
+        transactions_applied: 3,
+        rows_not_followed: 0,
+        warnings: Vec::new(),
+    };
+    let reason = "connection refused".to_owned();
+    Status {
+        version: "0.1.0",
+        summary: "local writes, 1 of 2 mirrors follows".to_owned(),
+        state: "steady".to_owned(),
+        writer: Some(Site::Local),
+        is_holding: false,
+        clients: 8,
+        servers: 5,
+        lease: Some(LeaseStatus {
+            store: "file:/var/lib/cloud-mirror/lease".to_owned(),
+            epoch: Epoch(7),
+            owner: Some(Site::Local),
+            phase: "normal",
+            is_held: true,
+            deadline_ms: Some(21_500),
+            authority: "internet",
+            ttl_ms: 30_000,
+            renewed_at: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_767_225_599_007)),
+            problem: None,
+        }),
+        upstreams: vec![
+            UpstreamStatus {
+                upstream: Site::Local,
+                address: "localhost:5432".to_owned(),
+                role: "writer",
+                is_up: true,
+                needs: None,
+            },
+            UpstreamStatus {
+                upstream: Site::Cloud,
+                address: "db.example.com:5432".to_owned(),
+                role: "mirror",
+                is_up: false,
+                needs: Some("be reachable".to_owned()),
+            },
+        ],
+        mirrors: vec![
+            mirror("cloud", MirrorState::Following),
+            MirrorStatus {
+                lag_ms: None,
+                lag_bytes: None,
+                is_promotable: false,
+                last_applied: None,
+                rows_not_followed: 4,
+                warnings: vec![
+                    "large objects are not carried".to_owned(),
+                    "table public.log has no key".to_owned(),
+                ],
+                ..mirror("stock", MirrorState::Disconnected { reason })
+            },
+        ],
+    }
 }
