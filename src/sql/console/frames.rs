@@ -62,15 +62,18 @@ pub fn put_reply(out: &mut BytesMut, reply: &ConsoleReply) {
 /// What Execute is answered: rows, notices and the tag, or the error.
 pub fn put_result(out: &mut BytesMut, reply: &ConsoleReply, formats: &[Format]) {
     match reply {
-        Ok(rows) => {
-            put_rows(out, rows, formats);
-            for notice in &rows.notices {
-                put_notice(out, notice);
-            }
-            put_tag(out, rows.tag);
-        }
+        Ok(rows) => put_whole(out, rows, formats),
         Err(error) => put_error(out, "ERROR", error),
     }
+}
+
+/// The rest of an answer: its rows, its notices and the tag.
+pub fn put_whole(out: &mut BytesMut, rows: &ConsoleRows, formats: &[Format]) {
+    put_rows(out, rows, formats);
+    for notice in &rows.notices {
+        put_notice(out, notice);
+    }
+    put_tag(out, rows.tag);
 }
 
 /// RowDescription, or NoData when there are no columns: what Describe is answered.
