@@ -9,6 +9,7 @@
 mod cancel;
 mod connect;
 pub mod control;
+mod destination;
 mod dial;
 pub mod endpoint;
 mod error;
@@ -18,6 +19,7 @@ pub mod tls;
 pub use crate::sys::Socket;
 pub use cancel::cancel;
 pub use connect::connect;
+pub use destination::{Destination, Upstream};
 pub use endpoint::{Address, Endpoint, Login, Party, Proof};
 pub use error::Error;
 pub use link::Link;

@@ -2,9 +2,8 @@
 
 use super::group::{Facts, Group, GroupKey, Idle, Parameters};
 use super::{CancelTarget, reset};
-use crate::backend::{self, Address, Endpoint, Link, Login};
+use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry};
-use crate::route::Destination;
 use crate::sys::{self, Detached};
 use crate::wire::report::Report;
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! One state of the routes.
 
-use crate::backend::Endpoint;
+use crate::backend::{Destination, Upstream};
 use crate::base::{DatabaseName, Epoch, Site};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,6 @@ pub enum Door {
     },
 }
 
-/// One server and the ways to reach it, the best first (its Unix socket, then TCP).
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Never empty.
-    pub endpoints: Vec<Endpoint>,
-}
-
 /// Where everything goes, at one moment.
 #[derive(Debug, Clone)]
 pub struct RouteMap {
@@ -35,6 +28,9 @@ pub struct RouteMap {
     pub epoch: Epoch,
     /// The site that writes.
     pub writer: Site,
+    /// Counts the lives of the writer's server: raised when it died and came back, and when all
+    /// links to it are to be cut. Links of an earlier life are void.
+    pub life: u64,
     /// Whether statements pass.
     pub door: Door,
     /// Whether the process is about to end: no new clients, idle ones are sent away.
@@ -45,19 +41,6 @@ pub struct RouteMap {
     pub cloud: Option<Arc<Upstream>>,
     /// Mirrored databases as clients name them, and their names in the cloud.
     pub mirrored: Arc<BTreeMap<DatabaseName, DatabaseName>>,
-}
-
-/// Where a session's statements go.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// The writer's site.
-    pub site: Site,
-    /// Ways to reach it, the best first.
-    pub upstream: Arc<Upstream>,
-    /// Name of the database on that server.
-    pub database: Vec<u8>,
-    /// Under which epoch.
-    pub epoch: Epoch,
 }
 
 /// Why there is no way to a database.
@@ -79,6 +62,7 @@ impl RouteMap {
             upstream: upstream.clone(),
             database: database.to_vec(),
             epoch: self.epoch,
+            life: self.life,
         };
         let missing = || NoRoute::NotMirrored { database: String::from_utf8_lossy(database).into_owned() };
         match self.writer {

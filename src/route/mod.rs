@@ -10,5 +10,5 @@ mod map;
 mod table;
 
 pub use gate::Gate;
-pub use map::{Destination, Door, NoRoute, RouteMap, Upstream};
+pub use map::{Door, NoRoute, RouteMap};
 pub use table::Routes;

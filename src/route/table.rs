@@ -70,9 +70,9 @@ impl Routes {
 mod tests {
     use super::*;
     use crate::backend::tls::ServerTls;
-    use crate::backend::{Address, Endpoint};
+    use crate::backend::{Address, Endpoint, Upstream};
     use crate::base::{DatabaseName, Epoch, Site};
-    use crate::route::{Door, NoRoute, Upstream};
+    use crate::route::{Door, NoRoute};
 
     fn upstream(port: u16) -> Arc<Upstream> {
         let address = Address::Tcp { host: "127.0.0.1".into(), port };
@@ -85,6 +85,7 @@ mod tests {
             version: 1,
             epoch: Epoch(1),
             writer: Site::Local,
+            life: 0,
             door: Door::Open,
             is_draining: false,
             local: upstream(1),

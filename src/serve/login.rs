@@ -3,7 +3,7 @@
 use super::listen::Listener;
 use super::threads::DataThreads;
 use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, Privilege, open};
-use crate::backend::{self, Login};
+use crate::backend::{self, Destination, Login};
 use crate::observe::{Counters, count};
 use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
 use crate::sql::console::Caller;
@@ -175,9 +175,9 @@ impl Front {
         };
         let Ok(client) = socket.detach() else { return };
         count(&self.counters().clients_accepted);
-        let (site, epoch) = (destination.site, destination.epoch);
+        let Destination { site, epoch, life, .. } = destination;
         let client_in = buffered.to_vec();
-        let handover = Handover { client, client_in, identity, cancel_key, checkout, site, epoch };
+        let handover = Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life };
         self.threads.hand_over(handover).await;
     }
 }

@@ -117,6 +117,8 @@ pub struct Handover {
     pub site: Site,
     /// Under which epoch it was opened.
     pub epoch: Epoch,
+    /// In which life of the server.
+    pub life: u64,
 }
 
 /// See the module.
@@ -133,6 +135,9 @@ pub struct Session {
     last_site: Site,
 }
 
+/// The message Terminate.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
 /// `Break` ends the session.
 type Flow = ControlFlow<()>;
 
@@ -140,14 +145,19 @@ impl Session {
     /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
     /// cannot be registered.
     pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
-        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch } = handover;
+        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life } = handover;
         let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone());
         let told = checkout.lease.reported().iter().map(boxed).collect();
         cancel_key.point_to(Some(checkout.lease.cancel_target()));
         relay.server_in = checkout.leftover;
         relay.look_at_server = !relay.server_in.is_empty();
-        relay.link =
-            Some(relay::Linked { stream: checkout.stream.attach()?, site, epoch, lease: checkout.lease });
+        relay.link = Some(relay::Linked {
+            stream: checkout.stream.attach()?,
+            site,
+            epoch,
+            life,
+            lease: checkout.lease,
+        });
         Ok(Self {
             relay,
             identity,
@@ -173,7 +183,7 @@ impl Session {
             Exit::NeedLink => self.on_need_link().await,
             Exit::LinkLost { report } => self.on_link_lost(report).await,
             Exit::Own => self.on_own().await,
-            Exit::Terminate => self.leave(true).await,
+            Exit::Terminate => self.on_terminate().await,
             Exit::ClientGone { is_half: true } => self.on_half_close().await,
             Exit::ClientGone { is_half: false } => self.leave(false).await,
             Exit::ClientViolation(message) => {
@@ -192,16 +202,31 @@ impl Session {
         }
     }
 
+    /// The client takes its leave. What it sent before is executed and answered, as without us.
+    async fn on_terminate(&mut self) -> Flow {
+        if self.relay.link.is_none() || self.is_clean() {
+            return self.leave(true).await;
+        }
+        self.relay.client_in.clear();
+        self.relay.to_server.push(TERMINATE);
+        self.relay.client_ended = true;
+        Flow::Continue(())
+    }
+
+    /// Whether the link is as it was handed out but for what a reset undoes.
+    fn is_clean(&self) -> bool {
+        self.relay.ledger.is_clean()
+            && self.relay.client_walk.is_between_messages()
+            && self.relay.server_walk.is_between_messages()
+            && self.relay.to_server.is_empty()
+    }
+
     /// The client has left. Between two statements the link can serve another client; otherwise
     /// the server is told what the client told it, and finishes what was sent before: pipelined
     /// statements in front of Terminate are executed, as without us.
     async fn leave(&mut self, by_terminate: bool) -> Flow {
         self.cancel_key.point_to(None);
-        let is_clean = self.relay.ledger.is_clean()
-            && self.relay.client_walk.is_between_messages()
-            && self.relay.server_walk.is_between_messages()
-            && self.relay.to_server.is_empty()
-            && (by_terminate || self.relay.client_in.is_empty());
+        let is_clean = self.is_clean() && (by_terminate || self.relay.client_in.is_empty());
         let Some(link) = self.relay.link.take() else { return Flow::Break(()) };
         if is_clean {
             if let Ok(stream) = link.stream.detach() {

@@ -143,27 +143,31 @@ impl Session {
 
     /// Reads the client's next message. `Break` when the client has left.
     async fn next_frame(&mut self) -> ControlFlow<(), Frame> {
+        let (tag, total) = self.fill_front().await?;
+        let input = &mut self.relay.client_in;
+        let body = input[HEADER..total.min(KEPT_MAX)].to_vec();
+        let mut missing = total - total.min(input.len());
+        input.drain(..total - missing);
+        while missing > 0 {
+            let mut sink = vec![0; missing.min(KEPT_MAX)];
+            match self.relay.client.read(&mut sink).await {
+                Ok(n) if n > 0 => missing -= n,
+                Ok(_) | Err(_) => return self.gone().await,
+            }
+        }
+        ControlFlow::Continue(Frame { tag, body })
+    }
+
+    /// Reads until the client's next message is at the front of `client_in`, whole or with its
+    /// first [`KEPT_MAX`] bytes; says its type and length. `Break` when the client has left.
+    pub(super) async fn fill_front(&mut self) -> ControlFlow<(), (u8, usize)> {
         self.relay.look_again = true;
         loop {
-            let input = &mut self.relay.client_in;
-            match head(input) {
-                Head::Frame { tag, total } => {
-                    let kept = total.min(KEPT_MAX);
-                    if input.len() >= kept {
-                        let body = input[HEADER..kept].to_vec();
-                        let mut missing = total - total.min(input.len());
-                        input.drain(..total.min(input.len()));
-                        while missing > 0 {
-                            let mut sink = vec![0; missing.min(KEPT_MAX)];
-                            match self.relay.client.read(&mut sink).await {
-                                Ok(n) if n > 0 => missing -= n,
-                                Ok(_) | Err(_) => return self.gone().await,
-                            }
-                        }
-                        return ControlFlow::Continue(Frame { tag, body });
-                    }
+            match head(&self.relay.client_in) {
+                Head::Frame { tag, total } if self.relay.client_in.len() >= total.min(KEPT_MAX) => {
+                    return ControlFlow::Continue((tag, total));
                 }
-                Head::Partial => {}
+                Head::Frame { .. } | Head::Partial => {}
                 Head::Bad { .. } => {
                     let complaint =
                         Complaint::fatal(crate::base::sqlstate::PROTOCOL_VIOLATION, "invalid message length");
@@ -179,7 +183,7 @@ impl Session {
         }
     }
 
-    async fn gone(&mut self) -> ControlFlow<(), Frame> {
+    async fn gone<T>(&mut self) -> ControlFlow<(), T> {
         self.leave(false).await?;
         ControlFlow::Break(())
     }

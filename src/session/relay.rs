@@ -38,6 +38,8 @@ pub struct Linked {
     pub site: Site,
     /// Under which epoch it was opened.
     pub epoch: Epoch,
+    /// In which life of the server.
+    pub life: u64,
     /// What gives it back.
     pub lease: Lease,
 }
@@ -230,7 +232,7 @@ impl Relay {
         if self.is_held || self.stop_when_quiet || self.client_ended {
             return Poll::Pending;
         }
-        let length = if std::mem::take(&mut self.look_again) {
+        let length = if std::mem::take(&mut self.look_again) && !self.client_in.is_empty() {
             take_carry(&mut self.client_in, scratch)
         } else {
             match ready!(read_in(&mut self.client, &mut self.client_in, scratch, cx)) {

@@ -4,10 +4,11 @@ use super::relay::Linked;
 use super::tell::{cannot_move, no_writer, outcome_unknown};
 use super::walk::Reported;
 use super::{Flow, Session, Suspicion, Verdict, replay};
+use crate::backend::Destination;
 use crate::base::{Epoch, Retry, Site, sqlstate};
 use crate::observe::count;
 use crate::pool::{Checkout, PoolError, Request};
-use crate::route::{Destination, Door, RouteMap};
+use crate::route::{Door, RouteMap};
 use crate::sys;
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{Complaint, TransactionStatus, error_report, parameter_status};
@@ -41,7 +42,7 @@ impl Session {
         self.relay.is_draining = map.is_draining;
         self.relay.is_held = self.relay.link.is_some() && map.door != Door::Open;
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
-        if (link.site, link.epoch) != (map.writer, map.epoch) {
+        if (link.site, link.epoch, link.life) != (map.writer, map.epoch, map.life) {
             return self.drop_link(None).await;
         }
         Flow::Continue(())
@@ -131,10 +132,11 @@ impl Session {
 
     /// The client has spoken and has no link: makes one as soon as there is a writer.
     pub(super) async fn on_need_link(&mut self) -> Flow {
+        let (tag, _) = self.fill_front().await?;
         if self.front_is_ours() {
             return self.on_own().await;
         }
-        if self.relay.client_in.first() == Some(&b'X') {
+        if tag == b'X' {
             return self.leave(true).await;
         }
         match self.shared.clone().link(&Wanted::of(self)).await {
@@ -165,12 +167,12 @@ impl Session {
             }
         }
         self.cancel_key.point_to(Some(checkout.lease.cancel_target()));
-        let (site, epoch) = (destination.site, destination.epoch);
+        let Destination { site, epoch, life, .. } = destination;
         let relay = &mut self.relay;
         relay.server_in = checkout.leftover;
         relay.look_at_server = !relay.server_in.is_empty();
         relay.server_walk = Default::default();
-        relay.link = Some(Linked { stream, site, epoch, lease: checkout.lease });
+        relay.link = Some(Linked { stream, site, epoch, life, lease: checkout.lease });
         relay.version = version;
         self.last_site = site;
         count(&self.shared.counters.sessions_moved);

@@ -1,7 +1,7 @@
 //! What a session says in its own name, and how it ends.
 
 use super::relay::{Linked, Outgoing};
-use super::{Flow, Session};
+use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
 use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
 use bytes::BytesMut;
@@ -100,7 +100,7 @@ impl Session {
 pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool) {
     let Linked { mut stream, lease, .. } = link;
     if with_terminate {
-        unsent.push(b"X\0\0\0\x04");
+        unsent.push(TERMINATE);
     }
     if std::future::poll_fn(|cx| unsent.write(&mut stream, cx)).await.is_ok()
         && stream.shutdown().await.is_ok()

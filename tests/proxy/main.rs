@@ -1,0 +1,6 @@
+//! The proxy in session mode, before real servers.
+
+mod fixture;
+mod programs;
+mod switch;
+mod wire;

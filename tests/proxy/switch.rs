@@ -1,0 +1,208 @@
+//! What becomes of sessions when their server is lost. The test plays the controller.
+
+use crate::fixture::{Fixture, Options};
+use cloud_mirror::base::{Epoch, Moment, Site};
+use cloud_mirror::lab::StopMode;
+use cloud_mirror::route::Door;
+use cloud_mirror::session::Verdict;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn pair() -> Fixture {
+    let f = Fixture::start(Options {
+        with_cloud: true,
+        judge: Arc::new(|_| Verdict::Lost),
+        ..Options::default()
+    })
+    .await;
+    for (cluster, database) in [(&f.local, "shop"), (f.cloud.as_ref().unwrap(), "shop_copy")] {
+        cluster.sql(database, "create table t (v text); grant all on t to app").await.unwrap();
+    }
+    f
+}
+
+/// Kills the local server and makes the cloud the writer.
+fn fail_over(f: &Fixture) {
+    f.shared.routes.gate().close();
+    f.shared.routes.change(|map| map.door = Door::Holding);
+    f.local.kill9().unwrap();
+    f.shared.routes.change(|map| {
+        map.door = Door::Open;
+        map.writer = Site::Cloud;
+        map.epoch = Epoch(2);
+    });
+    f.shared.routes.gate().open_until(Moment::NEVER);
+}
+
+fn code(error: &tokio_postgres::Error) -> String {
+    error.code().map_or_else(|| format!("{error:?}"), |code| code.code().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_session_goes_on_in_the_cloud_with_its_settings_and_statements() {
+    let f = pair().await;
+    let client = f.client().await;
+    client.batch_execute("set my.tenant = '42'").await.unwrap();
+    let insert = client.prepare("insert into t values ($1)").await.unwrap();
+    client.execute(&insert, &[&"before"]).await.unwrap();
+    fail_over(&f);
+    client.execute(&insert, &[&"after"]).await.unwrap();
+    let row = client.query_one("select current_setting('my.tenant'), current_database()", &[]).await.unwrap();
+    assert_eq!((row.get::<_, String>(0), row.get::<_, String>(1)), ("42".into(), "shop_copy".into()));
+    assert_eq!(
+        f.cloud.as_ref().unwrap().value("shop_copy", "select string_agg(v, ',') from t").await.unwrap(),
+        "after"
+    );
+    assert_eq!(f.counted("sessions_moved"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_without_commit_is_aborted_and_the_connection_kept() {
+    let f = pair().await;
+    let mut client = f.client().await;
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute("insert into t values ('lost')", &[]).await.unwrap();
+    fail_over(&f);
+    let error = transaction.execute("insert into t values ('more')", &[]).await.unwrap_err();
+    assert_eq!(code(&error), "40001");
+    let error = transaction.batch_execute("select 1").await.unwrap_err();
+    assert_eq!(code(&error), "25P02");
+    transaction.rollback().await.unwrap();
+    client.execute("insert into t values ('again')", &[]).await.unwrap();
+    assert_eq!(
+        f.cloud.as_ref().unwrap().value("shop_copy", "select string_agg(v, ',') from t").await.unwrap(),
+        "again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_an_aborted_transaction_is_a_rollback() {
+    let f = pair().await;
+    let client = f.client().await;
+    client.batch_execute("begin").await.unwrap();
+    client.batch_execute("insert into t values ('lost')").await.unwrap();
+    fail_over(&f);
+    let commit = client.simple_query("commit").await.unwrap();
+    assert_eq!(commit.len(), 1);
+    assert_eq!(client.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_in_flight_ends_the_session_with_08007() {
+    let f = pair().await;
+    let client = f.client().await;
+    let sleeping = tokio::spawn(async move { client.batch_execute("select pg_sleep(30)").await });
+    cloud_mirror::lab::eventually(Duration::from_secs(10), async || {
+        let busy = f.local.value("shop", "select count(*) from pg_stat_activity where query = 'select pg_sleep(30)' and state = 'active'").await.unwrap();
+        if busy == "1" { Ok(()) } else { Err(busy.into()) }
+    })
+    .await;
+    fail_over(&f);
+    let ended = tokio::time::timeout(Duration::from_secs(5), sleeping).await.expect("it is told at once");
+    assert_eq!(code(&ended.unwrap().unwrap_err()), "08007");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_that_cannot_move_ends_the_session_with_57p01() {
+    for statement in
+        ["listen news", "prepare p as select 1", "begin; declare c cursor with hold for select 1; commit"]
+    {
+        let f = pair().await;
+        let client = f.client().await;
+        client.batch_execute(statement).await.unwrap();
+        fail_over(&f);
+        let error = client.batch_execute("select 1").await.unwrap_err();
+        assert!(code(&error) == "57P01" || error.is_closed(), "{statement}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_back_end_is_reported_as_it_was_while_the_server_lives() {
+    let f = Fixture::start(Options::default()).await;
+    let (client, connection) = tokio_postgres::connect(&f.url(), tokio_postgres::NoTls).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    f.local.sql("postgres", &format!("select pg_terminate_backend({pid})")).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(code(&error), "57P01");
+    let message = error.as_db_error().unwrap().message().to_owned();
+    assert_eq!(message, "terminating connection due to administrator command");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_held_over_an_orderly_restart() {
+    let f = pair().await;
+    let client = f.client().await;
+    client.batch_execute("set my.tenant = '42'").await.unwrap();
+    f.shared.routes.change(|map| map.door = Door::Holding);
+    f.local.restart(StopMode::Fast).await.unwrap();
+    let asking = client.query_one("select current_setting('my.tenant')", &[]);
+    let opening = async {
+        cloud_mirror::lab::eventually_true(Duration::from_secs(10), "a client is held", || {
+            f.counted("holds") > 0
+        })
+        .await;
+        f.shared.routes.change(|map| {
+            map.door = Door::Open;
+            map.life += 1;
+        });
+    };
+    let (row, ()) = tokio::join!(asking, opening);
+    assert_eq!(row.unwrap().get::<_, String>(0), "42");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_door_refuses_statements_with_57p03_and_keeps_the_session() {
+    let f = pair().await;
+    let client = f.client().await;
+    f.shared.routes.change(|map| {
+        map.door = Door::Closed { reason: "no mirror can be promoted".into() };
+        map.life += 1;
+    });
+    let error = client.execute("insert into t values ('x')", &[]).await.unwrap_err();
+    assert_eq!(code(&error), "57P03");
+    let error = client.batch_execute("insert into t values ('x')").await.unwrap_err();
+    assert_eq!(code(&error), "57P03");
+    let error = tokio_postgres::connect(&f.url(), tokio_postgres::NoTls).await.err().unwrap();
+    assert_eq!(code(&error), "57P03");
+    // Commands of ours still work.
+    assert_eq!(client.query("SHOW EVENTS", &[]).await.unwrap().len(), 1);
+    f.shared.routes.change(|map| map.door = Door::Open);
+    client.execute("insert into t values ('x')", &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_past_the_deadline() {
+    let f = pair().await;
+    let client = f.client().await;
+    let writing =
+        tokio::spawn(async move { client.batch_execute("insert into t select 'x' from pg_sleep(1)").await });
+    cloud_mirror::lab::eventually(Duration::from_secs(10), async || {
+        let busy = f
+            .local
+            .value(
+                "shop",
+                "select count(*) from pg_stat_activity where query ~ '^insert' and state = 'active'",
+            )
+            .await
+            .unwrap();
+        if busy == "1" { Ok(()) } else { Err(busy.into()) }
+    })
+    .await;
+    f.shared.routes.gate().close();
+    let error = writing.await.unwrap().unwrap_err();
+    assert_eq!(code(&error), "08007");
+    // The row is there; nobody was told so.
+    assert_eq!(f.local.value("shop", "select count(*) from t").await.unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_a_mirror_is_named_after_a_failover() {
+    let f = pair().await;
+    f.local.create_database("other").await.unwrap();
+    fail_over(&f);
+    let url = format!("postgres://app:app-secret@127.0.0.1:{}/other", f.port);
+    let error = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.err().unwrap();
+    let message = error.as_db_error().expect("our words").message().to_owned();
+    assert!(message.contains("\"other\" has no mirror"), "{message}");
+}
