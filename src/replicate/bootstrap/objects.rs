@@ -76,6 +76,7 @@ pub(super) fn drop_statement(object: &Object) -> String {
         "function" | "procedure" | "aggregate" | "window function" => "ROUTINE",
         "composite type" => "TYPE",
         "statistics object" => "STATISTICS",
+        "foreign-data wrapper" => "FOREIGN DATA WRAPPER",
         other => other,
     };
     format!("DROP {} IF EXISTS {} CASCADE", kind.to_uppercase(), object.identity)
@@ -92,8 +93,13 @@ pub(super) async fn drop_all(client: &Control, keep: &BTreeSet<String>) -> Resul
         let name = postgres_protocol::escape::escape_identifier(extension);
         statements.push(format!("DROP EXTENSION IF EXISTS {name} CASCADE"));
     }
+    run_all(client, &statements).await?;
+    // Those of a schema have gone with it.
     let rows = client.query(DEFAULT_PRIVILEGES, &[]).await.doing("list default privileges")?;
-    statements.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+    run_all(client, &rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()).await
+}
+
+async fn run_all(client: &Control, statements: &[String]) -> Result<(), Error> {
     for some in statements.chunks(DROPS_PER_TRANSACTION) {
         client.batch_execute(&some.join(";\n")).await.doing("drop what an interrupted bootstrap left")?;
     }
@@ -135,6 +141,7 @@ mod tests {
         check("table", "public.t", "DROP TABLE IF EXISTS public.t CASCADE");
         check("aggregate", "public.a(integer)", "DROP ROUTINE IF EXISTS public.a(integer) CASCADE");
         check("composite type", "\"S\".c", "DROP TYPE IF EXISTS \"S\".c CASCADE");
+        check("foreign-data wrapper", "w", "DROP FOREIGN DATA WRAPPER IF EXISTS w CASCADE");
         check("materialized view", "m.v", "DROP MATERIALIZED VIEW IF EXISTS m.v CASCADE");
     }
 }
