@@ -1,0 +1,208 @@
+//! Bootstraps that meet writers, changes of the schema, and their own death.
+
+use crate::copied::{load_zoo, similar};
+use crate::pair::{EPOCH, Pair};
+use cloud_mirror::base::Epoch;
+use cloud_mirror::observe::events::Events;
+use cloud_mirror::replicate::bootstrap::{self, Error, Limits, Progress, Stage};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Rows enough for a copy that takes a second or so.
+const BIG: &str = "CREATE TABLE big (id bigint PRIMARY KEY, a int, b text);
+    INSERT INTO big SELECT n, n % 100, md5(n::text) FROM generate_series(1, 400000) n;
+    CREATE TABLE small (id int PRIMARY KEY, v int); INSERT INTO small VALUES (1, 1)";
+
+/// Waits for a stage with bytes done; panics when the bootstrap ends before.
+async fn reached(seen: &mut watch::Receiver<Progress>, stage: Stage, share: f64) {
+    let is_there = |p: &Progress| {
+        p.stage == stage && p.bytes_done as f64 >= p.bytes_total as f64 * share && p.bytes_done > 0
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), seen.wait_for(is_there)).await;
+    waited.expect("the stage is reached in time").expect("the bootstrap is still running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_during_the_copy_is_either_copied_or_in_the_slot_and_never_both() {
+    let pair = Arc::new(Pair::start().await);
+    pair.local
+        .sql("shop", "CREATE TABLE big (id bigserial PRIMARY KEY, w int, b text); INSERT INTO big (w, b) SELECT 0, md5(n::text) FROM generate_series(1, 300000) n")
+        .await
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (1..=4)
+        .map(|w: i32| {
+            let (pair, stop) = (pair.clone(), stop.clone());
+            tokio::spawn(async move {
+                let client = pair.local.client("shop").await.unwrap();
+                let mut written: i64 = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    written += client
+                        .execute("INSERT INTO big (w, b) VALUES ($1, 'x'), ($1, 'y')", &[&w])
+                        .await
+                        .unwrap() as i64;
+                }
+                written
+            })
+        })
+        .collect();
+    let ready = pair.run().await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let mut written = 300_000;
+    for writer in writers {
+        written += writer.await.unwrap();
+    }
+    let copied: i64 = pair.cloud.value("shop", "SELECT count(*) FROM big").await.unwrap().parse().unwrap();
+    let streamed = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('cloud_mirror_cloud', NULL, NULL,
+        'proto_version', '1', 'publication_names', 'cloud_mirror_cloud') WHERE get_byte(data, 0) = ascii('I')";
+    let streamed: i64 = pair.local.value("shop", streamed).await.unwrap().parse().unwrap();
+    assert_eq!(copied, i64::try_from(ready.rows).unwrap());
+    assert!(
+        streamed > 0 && copied > 300_000,
+        "copied {copied}, streamed {streamed}: the writers were not in time"
+    );
+    assert_eq!(copied + streamed, written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_rewritten_during_the_copy_is_copied_again() {
+    for change in [
+        "ALTER TABLE small ALTER v TYPE bigint",
+        "ALTER TABLE small RENAME v TO w",
+        "DROP TABLE small; CREATE TABLE small (id int PRIMARY KEY)",
+    ] {
+        let pair = Arc::new(Pair::start().await);
+        pair.local.sql("shop", BIG).await.unwrap();
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let events = Events::default();
+        let running = tokio::spawn({
+            let (pair, events) = (pair.clone(), events.clone());
+            async move {
+                let limits = Limits { readers: 1, ..Limits::default() };
+                bootstrap::run_with(&pair.spec, EPOCH, &limits, progress, &events).await
+            }
+        });
+        reached(&mut seen, Stage::Copying, 0.01).await;
+        pair.local.sql("shop", change).await.unwrap();
+        running.await.unwrap().unwrap();
+        let again = events.list().into_iter().filter(|e| e.name == "bootstrap.began_again").count();
+        assert_eq!(again, 1, "{change}: {:#?}", events.list());
+        assert_eq!(Pair::contents(&pair.local).await, Pair::contents(&pair.cloud).await, "{change}");
+        similar(&Pair::schema(&pair.local).await, &Pair::schema(&pair.cloud).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bootstrap_that_dies_in_the_middle_is_dropped_and_begun_again() {
+    let pair = Arc::new(Pair::start().await);
+    pair.local.sql("shop", BIG).await.unwrap();
+    for (stage, share) in [(Stage::Copying, 0.01), (Stage::Copying, 0.6), (Stage::Finishing, 1.0)] {
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let running = tokio::spawn({
+            let pair = pair.clone();
+            async move { bootstrap::run(&pair.spec, EPOCH, progress, &Events::default()).await }
+        });
+        reached(&mut seen, stage, share).await;
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        let phase = "SELECT phase FROM cloud_mirror.progress";
+        assert_eq!(pair.cloud.value("shop", phase).await.unwrap(), "bootstrapping");
+    }
+    let report = bootstrap::preflight(&pair.spec).await.unwrap();
+    assert!(report.is_interrupted);
+    let ready = pair.run().await.unwrap();
+    assert_eq!(ready.rows, 400_001);
+    assert_eq!(Pair::contents(&pair.local).await, Pair::contents(&pair.cloud).await);
+    assert_eq!(pair.local.value("shop", "SELECT count(*) FROM pg_replication_slots").await.unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_interrupted_bootstrap_made_is_dropped_and_what_was_there_stays() {
+    let pair = Pair::start().await;
+    pair.cloud.sql("shop", "CREATE EXTENSION pg_trgm").await.unwrap();
+    load_zoo(&pair.local).await;
+    let first = pair.run().await.unwrap();
+    // As it is when the process is killed just before the last step.
+    pair.cloud.sql("shop", "UPDATE cloud_mirror.progress SET phase = 'bootstrapping'").await.unwrap();
+    let second = pair.run().await.unwrap();
+    assert!(second.start > first.start);
+    assert_eq!(second.rows, first.rows);
+    assert_eq!(Pair::contents(&pair.local).await, Pair::contents(&pair.cloud).await);
+    let mut cloud = pair.cloud.client("shop").await.unwrap();
+    cloud_mirror::catalog::triggers::restore(&mut cloud).await.unwrap();
+    assert_eq!(
+        pair.cloud
+            .value("shop", "SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'")
+            .await
+            .unwrap(),
+        "1"
+    );
+    pair.cloud.sql("shop", "DROP EXTENSION pg_trgm").await.unwrap();
+    pair.local.sql("shop", "DROP EVENT TRIGGER zoo_ddl").await.unwrap();
+    similar(&Pair::schema(&pair.local).await, &Pair::schema(&pair.cloud).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_epoch_neither_begins_nor_ends_over_a_newer_one() {
+    let pair = Arc::new(Pair::start().await);
+    pair.local.sql("shop", BIG).await.unwrap();
+    // The older one waits for its slot, behind a transaction, until the newer one has come.
+    let writer = pair.local.client("shop").await.unwrap();
+    writer.batch_execute("BEGIN; INSERT INTO small VALUES (2, 2)").await.unwrap();
+    let run = |epoch| {
+        let (progress, seen) = watch::channel(Progress::default());
+        let pair = pair.clone();
+        let run = async move { bootstrap::run(&pair.spec, epoch, progress, &Events::default()).await };
+        (tokio::spawn(run), seen)
+    };
+    let is_held_up = |p: &Progress| !p.held_up_by.is_empty();
+    let (old, mut seen) = run(Epoch(4));
+    seen.wait_for(is_held_up).await.unwrap();
+    let (new, mut seen) = run(Epoch(5));
+    assert!(old.await.unwrap().is_err());
+    seen.wait_for(is_held_up).await.unwrap();
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(new.await.unwrap().unwrap().rows, 400_002);
+    let (progress, _) = watch::channel(Progress::default());
+    let late = bootstrap::run(&pair.spec, Epoch(4), progress, &Events::default()).await.unwrap_err();
+    assert!(matches!(late, Error::Refused(_)), "{late}");
+    let row = "SELECT epoch || ' ' || phase FROM cloud_mirror.progress";
+    assert_eq!(pair.cloud.value("shop", row).await.unwrap(), "5 streaming");
+    assert_eq!(Pair::contents(&pair.local).await, Pair::contents(&pair.cloud).await);
+    assert_eq!(pair.local.value("shop", "SELECT count(*) FROM pg_replication_slots").await.unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_mirror_leaves_the_rows_and_nothing_else() {
+    let mut pair = Pair::start().await;
+    load_zoo(&pair.local).await;
+    let identities = "SELECT string_agg(relname || relreplident::text, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let before = pair.local.value("shop", identities).await.unwrap();
+    let schema = Pair::schema(&pair.local).await;
+    pair.spec.full_identity = true;
+    let ready = pair.run().await.unwrap();
+    assert!(!ready.warnings.iter().any(|w| w.contains("replica identity")), "{:#?}", ready.warnings);
+    let inserts = "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'cloud_mirror_cloud_inserts'";
+    assert_eq!(pair.local.value("shop", inserts).await.unwrap(), "0");
+    let contents = Pair::contents(&pair.cloud).await;
+    bootstrap::drop_mirror(&pair.spec).await.unwrap();
+    // Again: nothing to do.
+    bootstrap::drop_mirror(&pair.spec).await.unwrap();
+    let left = "SELECT concat_ws(' ', (SELECT count(*) FROM pg_namespace WHERE nspname = 'cloud_mirror'),
+        (SELECT count(*) FROM pg_publication WHERE pubname ~ 'cloud_mirror'), (SELECT count(*) FROM pg_replication_slots))";
+    assert_eq!(pair.local.value("shop", left).await.unwrap(), "0 0 0");
+    assert_eq!(pair.cloud.value("shop", left).await.unwrap(), "0 0 0");
+    assert_eq!(pair.local.value("shop", identities).await.unwrap(), before);
+    assert_eq!(Pair::schema(&pair.local).await, schema);
+    assert_eq!(Pair::contents(&pair.cloud).await, contents);
+    // Whoever may connect to the source may connect to what was its mirror, and its triggers are awake.
+    let awake = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('A', 'R')";
+    assert_eq!(
+        pair.cloud.value("shop", awake).await.unwrap(),
+        pair.local.value("shop", awake).await.unwrap()
+    );
+    let may = "SELECT has_database_privilege('zoo_owner', 'shop', 'CONNECT')";
+    assert_eq!(pair.cloud.value("shop", may).await.unwrap(), "t");
+}

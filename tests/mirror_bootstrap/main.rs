@@ -1,0 +1,7 @@
+//! The first copy of a mirror, between real servers.
+
+mod copied;
+mod interrupted;
+mod pair;
+mod refused;
+mod sequences;
