@@ -2,7 +2,7 @@
 //!
 //! [`schema`] makes and removes them; each other module is one table: [`fence`] (who may write
 //! here, and what the fence changed), [`progress`] (how far a mirror has come), [`sequences`]
-//! (what the poll of the source saw), [`door`] (who is shut out of a mirror until it is promoted)
+//! (what the poll of the source saw), [`not_followed`] (what it changed where we cannot follow), [`door`] (who is shut out of a mirror until it is promoted)
 //! and [`triggers`] (what the bootstrap switched off). Rows are typed here and nowhere else.
 //!
 //! This room decides nothing, opens no connection and keeps nothing in memory: it is handed a
@@ -11,6 +11,7 @@
 
 pub mod door;
 pub mod fence;
+pub mod not_followed;
 pub mod progress;
 pub mod schema;
 pub mod sequences;

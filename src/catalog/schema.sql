@@ -56,3 +56,10 @@ CREATE TABLE IF NOT EXISTS cloud_mirror.triggers (
   trigger_name text NOT NULL,
   enabled "char" NOT NULL,
   PRIMARY KEY (schema_name, table_name, trigger_name));
+
+-- On the target: rows updated or deleted on the source in tables without identity, and the
+-- source's counter when it was read last.
+CREATE TABLE IF NOT EXISTS cloud_mirror.not_followed (
+  mirror text PRIMARY KEY,
+  rows bigint NOT NULL,
+  seen bigint NOT NULL);

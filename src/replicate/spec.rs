@@ -57,6 +57,30 @@ fn stem(name: &str) -> String {
     format!("{kept}_{hash:016x}")
 }
 
+/// A mirror for tests of this room that reach no server.
+#[cfg(test)]
+pub(super) fn fixture() -> MirrorSpec {
+    use crate::backend::tls::ServerTls;
+    use crate::backend::{Address, Endpoint, Login, Proof};
+    use crate::base::{DatabaseName, RoleName, Site};
+    let party = |site| Party {
+        site,
+        endpoint: Endpoint {
+            address: Address::Tcp { host: "localhost".to_owned(), port: 1 },
+            tls: ServerTls::disabled(),
+        },
+        login: Login { user: RoleName::new("u").expect("a name"), proof: Proof::None },
+        database: DatabaseName::new("d").expect("a name"),
+    };
+    MirrorSpec {
+        name: MirrorName::new("m").expect("a name"),
+        source: party(Site::Local),
+        target: party(Site::Cloud),
+        replace_role_passwords: false,
+        full_identity: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,11 @@ impl PgTime {
         self.0.saturating_add(UNIX_TO_PG_MICROS)
     }
 
+    /// The moment `micros` after 1970, saturating.
+    pub fn from_unix_micros(micros: i64) -> PgTime {
+        PgTime(micros.saturating_sub(UNIX_TO_PG_MICROS))
+    }
+
     /// Milliseconds from `earlier` to here; 0 when `earlier` is later.
     pub fn ms_since(self, earlier: PgTime) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0) / 1000).unwrap_or(0)
