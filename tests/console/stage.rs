@@ -1,5 +1,8 @@
 //! A console with a status of its own behind a socket that lets everyone in.
 
+// Each test that uses this stage uses a part of it.
+#![allow(dead_code)]
+
 use async_trait::async_trait;
 use cloud_mirror::admin::{Console, Greeting, Guest, Operator, serve};
 use cloud_mirror::base::{DatabaseName, Epoch, Lsn, MirrorName, RoleName, Site};
@@ -123,6 +126,11 @@ impl Operator for Said {
     }
 }
 
+/// What the proxy of this stage knows.
+pub fn facts() -> Arc<dyn Facts> {
+    Arc::new(Known)
+}
+
 /// A listening console.
 pub struct Stage {
     /// Where it listens.
@@ -137,7 +145,7 @@ impl Stage {
         let port = listener.local_addr().unwrap().port();
         let said = Arc::new(Said::default());
         let (calls, received) = mpsc::channel(4);
-        tokio::spawn(Console::new(Arc::new(Known), said.clone()).run(received));
+        tokio::spawn(Console::new(facts(), said.clone()).run(received));
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
