@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOG_IN_PATIENCE: Duration = Duration::from_millis(30);
 /// How long one attempt to shut the door waits for locks before it ends their holders.
 const LOCK_PATIENCE: &str = "100ms";
+/// The advisory lock of who is fencing: between a row that is absent and one that is written there
+/// is nothing else to lock.
+const FENCING: i64 = 7_161_398_272;
 /// How many sessions are kept by name; beyond that they are counted.
 const SESSIONS_KEPT: usize = 100;
 
@@ -43,6 +46,8 @@ pub struct Fenced {
     pub terminated: usize,
     /// The first of them.
     pub sessions: Vec<Session>,
+    /// How many back ends were ended while they were starting: they had executed nothing.
+    pub turned_away: usize,
     /// Superusers without LOGIN as long as the fence stands, also from an earlier run.
     pub superusers: Vec<String>,
     /// Roles with REPLICATION that are no superusers: a connection limit does not stop them from
@@ -88,10 +93,13 @@ async fn run(client: &mut Control, epoch: Epoch, patience: Duration) -> Result<F
     empty(client, started, patience, &mut ended).await?;
     let took = started.elapsed();
     let behind = left_behind(client).await?;
+    let (sessions, turned_away): (Vec<_>, Vec<_>) =
+        ended.into_values().partition(|session| session.user.is_some());
     Ok(Fenced {
         epoch,
-        terminated: ended.len(),
-        sessions: ended.into_values().take(SESSIONS_KEPT).collect(),
+        terminated: sessions.len(),
+        sessions: sessions.into_iter().take(SESSIONS_KEPT).collect(),
+        turned_away: turned_away.len(),
         superusers,
         replication_roles: behind.replication_roles,
         workers: behind.workers,
@@ -126,38 +134,75 @@ async fn shut_the_door(
 
 /// One attempt; returns the superusers that cannot log in now.
 async fn try_the_door(client: &mut Control, epoch: Epoch) -> Result<Vec<String>, Error> {
-    let settings = format!("SET synchronous_commit = local; SET lock_timeout = '{LOCK_PATIENCE}'");
-    client.batch_execute(&settings).await.map_err(Error::sql("prepare to fence"))?;
-    let found = client
-        .query_typed_one(
-            "SELECT pg_catalog.current_database()::text, d.datconnlimit, me.rolsuper, \
-               ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles \
-                     WHERE rolsuper AND rolcanlogin AND rolname <> current_user \
-                       AND rolname <> 'cloud_mirror_control' ORDER BY 1) \
-             FROM pg_catalog.pg_database d, pg_catalog.pg_roles me \
-             WHERE d.datname = pg_catalog.current_database() AND me.rolname = current_user",
-            &[],
-        )
-        .await
-        .map_err(Error::sql("read the connection limit"))?;
-    let (limit, we_are_superuser): (i32, bool) = (found.get(1), found.get(2));
-    let superusers: Vec<String> = if we_are_superuser { found.get(3) } else { Vec::new() };
-    let transaction = client.transaction().await.map_err(Error::sql("begin to fence"))?;
-    // First the row: a stale epoch is refused here, before anything is changed.
-    catalog::fence::shut(&transaction, epoch, limit, &superusers).await.map_err(stale)?;
-    if we_are_superuser {
-        let mut door = format!("ALTER DATABASE {} CONNECTION LIMIT 0;", identifier(found.get::<_, &str>(0)));
+    let tried = shut_in_one_transaction(client, epoch).await;
+    if tried.is_err() {
+        // Fails only where the connection is gone, and the transaction with it.
+        client.batch_execute("ROLLBACK").await.ok();
+    }
+    let (superusers, rights) = tried?;
+    if rights == Rights::Owner {
+        catalog::door::close(client).await?;
+    }
+    Ok(superusers)
+}
+
+/// What our login may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    Superuser,
+    Owner,
+}
+
+/// Two round trips: on a server that comes back, clients write until the second has arrived.
+async fn shut_in_one_transaction(client: &Control, epoch: Epoch) -> Result<(Vec<String>, Rights), Error> {
+    let begin = format!(
+        "SET synchronous_commit = local; SET lock_timeout = '{LOCK_PATIENCE}'; BEGIN; \
+         SELECT pg_catalog.pg_advisory_xact_lock({FENCING}); \
+         SELECT 1 FROM cloud_mirror.fence FOR UPDATE"
+    );
+    let facts = client.query_typed_one(
+        "SELECT pg_catalog.current_database()::text, d.datconnlimit, me.rolsuper, \
+           ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles \
+                 WHERE rolsuper AND rolcanlogin AND rolname <> current_user \
+                   AND rolname <> 'cloud_mirror_control' ORDER BY 1) \
+         FROM pg_catalog.pg_database d, pg_catalog.pg_roles me \
+         WHERE d.datname = pg_catalog.current_database() AND me.rolname = current_user",
+        &[],
+    );
+    // Sent at once and answered one after the other.
+    let (begun, facts, row) =
+        tokio::join!(biased; client.batch_execute(&begin), facts, catalog::fence::read(client));
+    begun.map_err(Error::sql("begin to fence"))?;
+    let (facts, row) = (facts.map_err(Error::sql("read the connection limit"))?, row?);
+    // Before anything is changed, and under the lock: nobody can raise it any more.
+    if let Some(row) = &row
+        && row.epoch > epoch
+    {
+        return Err(Error::StaleEpoch { ours: epoch, theirs: row.epoch });
+    }
+    let rights = if facts.get(2) { Rights::Superuser } else { Rights::Owner };
+    let mut door = String::new();
+    let mut superusers: Vec<String> = Vec::new();
+    if rights == Rights::Superuser {
+        superusers = facts.get(3);
+        door += &format!("ALTER DATABASE {} CONNECTION LIMIT 0;", identifier(facts.get::<_, &str>(0)));
         for name in &superusers {
             door += &format!("ALTER ROLE {} NOLOGIN;", identifier(name));
         }
-        transaction.batch_execute(&door).await.map_err(Error::sql("shut the database"))?;
     }
-    let row = catalog::fence::read(&transaction).await?;
-    transaction.commit().await.map_err(Error::sql("commit the fence"))?;
-    if !we_are_superuser {
-        catalog::door::close(client).await?;
-    }
-    Ok(row.map(|row| row.superusers).unwrap_or_default())
+    door += "COMMIT";
+    // The row comes first: where it fails, so does the rest.
+    let (kept, shut) = tokio::join!(
+        biased;
+        catalog::fence::shut(client, epoch, facts.get(1), &superusers),
+        client.batch_execute(&door),
+    );
+    kept.map_err(stale)?;
+    shut.map_err(Error::sql("shut the database"))?;
+    superusers.extend(row.map(|row| row.superusers).unwrap_or_default());
+    superusers.sort_unstable();
+    superusers.dedup();
+    Ok((superusers, rights))
 }
 
 /// Step 2.
@@ -244,6 +289,27 @@ async fn end(
     terminate(client, &pids).await
 }
 
+/// Whether a fence of `epoch` or later stands as we made it and nobody is in the database: one
+/// statement, for who looks every now and then and does not want to write each time.
+pub(super) async fn is_complete(client: &Control, epoch: Epoch) -> Result<bool, Error> {
+    let shut = client
+        .query_typed_one(
+            "SELECT CASE WHEN me.rolsuper THEN d.datconnlimit = 0 AND NOT EXISTS ( \
+                 SELECT FROM pg_catalog.pg_roles WHERE rolsuper AND rolcanlogin \
+                   AND rolname <> current_user AND rolname <> 'cloud_mirror_control') \
+               ELSE NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT') END \
+             FROM pg_catalog.pg_database d, pg_catalog.pg_roles me \
+             WHERE d.datname = pg_catalog.current_database() AND me.rolname = current_user",
+            &[],
+        )
+        .await
+        .map_err(Error::sql("look at the connection limit"))?
+        .get::<_, bool>(0);
+    let row = catalog::fence::read(client).await?;
+    let says_so = row.is_some_and(|row| row.state == catalog::fence::State::Fenced && row.epoch >= epoch);
+    Ok(shut && says_so && !Scan::take(client).await?.has_clients())
+}
+
 struct LeftBehind {
     replication_roles: Vec<String>,
     workers: Vec<String>,
@@ -282,7 +348,7 @@ pub(super) fn stale(error: catalog::Error) -> Error {
 
 /// Whether our schema has never been made here.
 fn is_without_schema(error: &Error) -> bool {
-    matches!(error, Error::Catalog(catalog::Error::Sql { source, .. })
+    matches!(error, Error::Sql { source, .. }
         if matches!(source.code(), Some(code) if *code == SqlState::UNDEFINED_TABLE))
 }
 

@@ -11,11 +11,12 @@
 //! | [`fence()`] | limit, superusers and fence row in one transaction; then ends sessions | run again |
 //! | [`lift()`] | the same three, in one transaction | run again |
 //! | [`promote()`] | progress, fence row, sequences, triggers, door in one transaction | run again |
-//! | [`watch_return`] | nothing until the server is back, then [`fence()`] | run again |
+//! | [`watch_return()`] | nothing until the server is back, then [`fence()`] | run again |
 
 pub mod control_role;
 pub mod fence;
 pub mod promote;
+pub mod watch_return;
 
 mod error;
 mod lift;
@@ -26,3 +27,4 @@ pub use fence::{Fenced, fence, fence_on};
 pub use lift::{Lifted, lift};
 pub use promote::{Promoted, promote, promote_on};
 pub use scan::Session;
+pub use watch_return::{Return, Returned, watch_return};
