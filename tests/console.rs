@@ -30,7 +30,7 @@ async fn psql_can_be_used_as_ever() {
     let stage = Stage::set().await;
     let input = "\\pset format unaligned\n\\pset tuples_only\nSHOW MIRROR STATUS;\n\\dt\n\
         BEGIN; \nSHOW DATABASE MIRROR STATUS FOR cloud;\nCOMMIT;\nshow version\\g\n\\conninfo\n\
-        SELECT 1;\nDROP MIRROR nobody;\nMIRROR DATABASE stock FROM shop MODE = async;\nSHOW MIRROR\n;\n\
+        SELECT 2;\nDROP MIRROR nobody;\nMIRROR DATABASE stock FROM shop MODE = async;\nSHOW MIRROR\n;\n\
         \\set FETCH_COUNT 1\nSHOW HELP;\n";
     let (out, errors) = psql(&stage, "admin", input).await;
     assert!(out.contains("cloud|Following|async|local|shop|copy|0/A8|250|88|1|2|t|3|4|5||a; b"), "{out}");
@@ -63,7 +63,7 @@ async fn a_driver_uses_the_extended_protocol_and_binary_values() {
     for _ in 0..2 {
         assert_eq!(client.query(&prepared, &[]).await.unwrap()[0].get::<_, i64>(0), 7);
     }
-    let error = client.query("SELECT 1", &[]).await.unwrap_err();
+    let error = client.query("SELECT 2", &[]).await.unwrap_err();
     assert_eq!(error.as_db_error().unwrap().code().code(), "0A000");
     let error = client.query("SHOW DATABASE MIRROR STATUS FOR nobody", &[]).await.unwrap_err();
     assert_eq!(error.as_db_error().unwrap().code().code(), "42704");
@@ -71,6 +71,21 @@ async fn a_driver_uses_the_extended_protocol_and_binary_values() {
     assert_eq!(client.query("SHOW client_encoding", &[]).await.unwrap()[0].get::<_, &str>(0), "UTF8");
     let messages = client.simple_query("").await.unwrap();
     assert!(messages.iter().all(|m| matches!(m, SimpleQueryMessage::CommandComplete(0))), "{messages:?}");
+}
+
+#[tokio::test]
+async fn pools_keep_their_connections_in_order() {
+    let stage = Stage::set().await;
+    let client = client(&stage, "guest").await;
+    // What asyncpg sends when a connection goes back, and what most send to see whether it lives.
+    let reset = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;";
+    client.batch_execute(reset).await.unwrap();
+    assert_eq!(client.query("SELECT 1", &[]).await.unwrap()[0].get::<_, i64>(0), 1);
+    let error = client.batch_execute("BEGIN; SHOW MIRROR STATE; RESET ALL").await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    let expected = tokio_postgres::error::ErrorPosition::Original(20);
+    assert_eq!((error.code().code(), error.position()), ("42601", Some(&expected)));
+    client.batch_execute("ROLLBACK; SHOW LEASE").await.unwrap();
 }
 
 #[tokio::test]
@@ -171,7 +186,7 @@ async fn after_an_error_everything_up_to_sync_is_skipped() {
     let execute = b"E\0\0\0\x09\0\0\0\0\0";
     // In single bytes: a message may come in any portions.
     for byte in
-        [parse("SELECT 1").as_slice(), execute, &parse("SHOW LEASE"), sync, &parse("SHOW LEASE"), sync]
+        [parse("SELECT 2").as_slice(), execute, &parse("SHOW LEASE"), sync, &parse("SHOW LEASE"), sync]
             .concat()
     {
         socket.write_all(&[byte]).await.unwrap();

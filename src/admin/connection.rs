@@ -5,7 +5,7 @@
 //! Query").
 
 use super::frontend::{self, Frontend, Target};
-use super::statement::{EndTag, SERVER_VERSION, Statement, show_setting};
+use super::statement::{EndTag, SERVER_VERSION, Statement, pieces, show_one, show_setting};
 use crate::base::sqlstate;
 use crate::sql::console::frames::{self, Format};
 use crate::sql::console::{Caller, ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows};
@@ -304,15 +304,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
+    /// One after the other, up to the first error.
     async fn query(&mut self, text: &[u8]) {
-        let statement = match Statement::read(text) {
-            Ok(Statement::Empty) => return message::empty_query_response(&mut self.output),
-            Ok(statement) => statement,
-            Err(error) => return self.fail(&error),
-        };
-        match self.run(&statement).await {
-            Ok(rows) => frames::put_reply(&mut self.output, &Ok(rows)),
-            Err(error) => self.fail(&error),
+        let pieces = pieces(text);
+        if pieces.is_empty() {
+            return message::empty_query_response(&mut self.output);
+        }
+        for (start, piece) in pieces {
+            let answer = match Statement::read(piece) {
+                Ok(statement) => self.run(&statement).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(rows) => frames::put_reply(&mut self.output, &Ok(rows)),
+                Err(mut error) => {
+                    // A position counts from the start of the whole message.
+                    let before = String::from_utf8_lossy(&text[..start]).chars().count();
+                    error.position = error.position.map(|position| position + before);
+                    return self.fail(&error);
+                }
+            }
         }
     }
 
@@ -406,6 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let tag = match statement {
             Statement::Command(command) => return self.ask(command.clone()).await,
             Statement::Setting(index) => return Ok(show_setting(*index)),
+            Statement::One => return Ok(show_one()),
             Statement::Empty => "",
             Statement::Accepted(tag) => tag,
             Statement::Begin => {

@@ -24,6 +24,8 @@ pub(super) enum Statement {
     End(EndTag),
     /// `SHOW` of a setting: the index in [`SETTINGS`].
     Setting(usize),
+    /// `SELECT 1`, by which pools see whether a connection lives.
+    One,
 }
 
 /// How a transaction block was ended.
@@ -70,14 +72,18 @@ static SETTING_COLUMNS: [Column; SETTINGS.len()] = {
 };
 
 impl Statement {
-    /// Reads a whole text; an error is what the client is answered.
+    /// Reads one statement; an error is what the client is answered.
     pub fn read(text: &[u8]) -> Result<Self, ConsoleError> {
         match admin::parse(text, Place::Console) {
             Ok(Some(command)) => return Ok(Statement::Command(command)),
             Ok(None) => {}
             Err(error) => return Err(ConsoleError::from_command(&error, text)),
         }
-        let statement = match peek(text) {
+        if pieces(text).len() > 1 {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(ConsoleError::new(sqlstate::SYNTAX_ERROR, message));
+        }
+        Ok(match peek(text) {
             Peek::Set => Statement::Accepted("SET"),
             Peek::Reset => Statement::Accepted("RESET"),
             Peek::Discard => Statement::Accepted("DISCARD ALL"),
@@ -85,13 +91,7 @@ impl Statement {
             Peek::Commit => Statement::End(EndTag::Commit),
             Peek::Rollback => Statement::End(EndTag::Rollback),
             Peek::AdminCandidate | Peek::Other => return read_rest(text),
-        };
-        match is_one_statement(text) {
-            true => Ok(statement),
-            false => {
-                Err(ConsoleError::new(sqlstate::SYNTAX_ERROR, "the console takes one statement in a message"))
-            }
-        }
+        })
     }
 
     /// The columns of its answer.
@@ -99,9 +99,41 @@ impl Statement {
         match self {
             Statement::Command(command) => columns(command),
             Statement::Setting(index) => std::slice::from_ref(&SETTING_COLUMNS[*index]),
+            Statement::One => ONE,
             Statement::Empty | Statement::Accepted(_) | Statement::Begin | Statement::End(_) => &[],
         }
     }
+}
+
+const ONE: &[Column] = &[Column { name: "?column?", kind: Kind::Int8 }];
+
+/// The answer to `SELECT 1`.
+pub(super) fn show_one() -> ConsoleRows {
+    ConsoleRows { columns: ONE, rows: vec![vec![Some("1".to_owned())]], tag: "SELECT 1", notices: Vec::new() }
+}
+
+/// The statements of a text, each with the byte at which it begins; empty ones are left out. A
+/// text that cannot be split is one piece.
+pub(super) fn pieces(text: &[u8]) -> Vec<(usize, &[u8])> {
+    let mut pieces = Vec::new();
+    let (mut lexer, mut start, mut is_empty) = (Lexer::new(text), 0, true);
+    loop {
+        match lexer.next_token() {
+            Ok(Some(Token::Symbol(b';'))) => {
+                if !is_empty {
+                    pieces.push((start, &text[start..lexer.position()]));
+                }
+                (start, is_empty) = (lexer.position(), true);
+            }
+            Ok(Some(_)) => is_empty = false,
+            Ok(None) => break,
+            Err(_) => return vec![(0, text)],
+        }
+    }
+    if !is_empty {
+        pieces.push((start, &text[start..]));
+    }
+    pieces
 }
 
 /// The answer to `SHOW` of the setting with this index.
@@ -132,6 +164,17 @@ fn read_rest(text: &[u8]) -> Result<Statement, ConsoleError> {
     match words.as_slice() {
         [] => Ok(Statement::Empty),
         [first, ..] if first.is_word("DEALLOCATE") => Ok(Statement::Accepted("DEALLOCATE")),
+        // How pools clean a connection and see whether it lives.
+        [first, ..] if first.is_word("UNLISTEN") => Ok(Statement::Accepted("UNLISTEN")),
+        [first, second] if first.is_word("CLOSE") && second.is_word("ALL") => {
+            Ok(Statement::Accepted("CLOSE CURSOR ALL"))
+        }
+        [first, Token::Number(b"1")] if first.is_word("SELECT") => Ok(Statement::One),
+        [first, second, Token::Symbol(b'('), Token::Symbol(b')')]
+            if first.is_word("SELECT") && second.is_word("pg_advisory_unlock_all") =>
+        {
+            Ok(Statement::Accepted("SELECT 1"))
+        }
         [first, second, rest @ ..] if first.is_word("SHOW") => {
             let name = match rest {
                 [] => word(second),
@@ -158,18 +201,6 @@ fn not_ours() -> ConsoleError {
         .with_hint("SHOW HELP lists its commands; connect to another database for SQL.")
 }
 
-fn is_one_statement(text: &[u8]) -> bool {
-    let (mut lexer, mut is_begun, mut is_ended) = (Lexer::new(text), false, false);
-    while let Ok(Some(token)) = lexer.next_token() {
-        match token {
-            Token::Symbol(b';') => is_ended = is_begun,
-            _ if is_ended => return false,
-            _ => is_begun = true,
-        }
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +220,10 @@ mod tests {
         check("DISCARD ALL", Statement::Accepted("DISCARD ALL"));
         check("DEALLOCATE \"_pg3_0\"", Statement::Accepted("DEALLOCATE"));
         check("BEGIN ISOLATION LEVEL SERIALIZABLE", Statement::Begin);
+        check("CLOSE ALL", Statement::Accepted("CLOSE CURSOR ALL"));
+        check("UNLISTEN *;", Statement::Accepted("UNLISTEN"));
+        check("select pg_advisory_unlock_all()", Statement::Accepted("SELECT 1"));
+        check("select 1;", Statement::One);
         check("COMMIT", Statement::End(EndTag::Commit));
         check("rollback;", Statement::End(EndTag::Rollback));
         for (text, name) in [
@@ -205,6 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn a_text_falls_into_its_statements() {
+        #[track_caller]
+        fn check(text: &str, expected: &[(usize, &str)]) {
+            let expected: Vec<_> = expected.iter().map(|(at, piece)| (*at, piece.as_bytes())).collect();
+            assert_eq!(pieces(text.as_bytes()), expected, "{text}");
+        }
+        check("", &[]);
+        check(" ; -- a\n;", &[]);
+        check("a", &[(0, "a")]);
+        check("a;b ;", &[(0, "a;"), (2, "b ;")]);
+        check("a';';b /* ; */", &[(0, "a';';"), (5, "b /* ; */")]);
+        check("a; 'b", &[(0, "a; 'b")]);
+    }
+
+    #[test]
     fn everything_else_is_refused_with_a_hint() {
         #[track_caller]
         fn check(text: &str, code: &str, message: &str) {
@@ -212,13 +262,14 @@ mod tests {
             assert_eq!((error.code.as_str(), error.message.as_str()), (code, message), "{text}");
         }
         let no_sql = "this is the console of cloud-mirror, which runs no SQL";
-        check("SELECT 1", "0A000", no_sql);
+        check("SELECT 2", "0A000", no_sql);
+        check("SELECT 1 + 1", "0A000", no_sql);
         check("SELECT pg_catalog.version()", "0A000", no_sql);
         check("DROP TABLE x", "0A000", no_sql);
         check("SHOW a b c", "0A000", no_sql);
         check("'", "0A000", no_sql);
         check("SHOW work_mem", "42704", "unrecognized configuration parameter \"work_mem\"");
-        check("BEGIN; SHOW LEASE", "42601", "the console takes one statement in a message");
+        check("BEGIN; SHOW LEASE", "42601", "cannot insert multiple commands into a prepared statement");
         check(
             "SHOW LEASE; BEGIN",
             "42601",
