@@ -211,7 +211,9 @@ async fn first_copy(keep: &Keep) -> Result<(), Error> {
             done = &mut copying => {
                 let ready = done.map_err(|source| Error::Bootstrap(Box::new(source)))?;
                 keep.status.send_modify(|s| s.bytes_done = s.bytes_total);
-                keep.remember(ready.warnings);
+                // Those tables are listed anew all the time.
+                let is_lasting = |w: &String| !w.contains("updates and deletes are not followed");
+                keep.remember(ready.warnings.into_iter().filter(is_lasting).collect());
                 return Ok(());
             }
             Ok(()) = watched.changed() => show(&watched.borrow_and_update()),

@@ -24,8 +24,6 @@ pub struct Facts {
     pub inserts_only: Vec<String>,
     /// Rows updated and deleted in those since the server's statistics began.
     pub changed_there: u64,
-    /// What is not carried at all, by kind.
-    pub not_carried: Vec<String>,
     /// Something about the slot itself.
     pub slot: Option<String>,
 }
@@ -60,14 +58,6 @@ SELECT p.schemaname || '.' || p.tablename,
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
  WHERE p.pubname = $1
  ORDER BY 1";
-
-const NOT_CARRIED: &str = "
-SELECT pg_catalog.count(*) FILTER (WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p')),
-       pg_catalog.count(*) FILTER (WHERE c.relkind = 'm'),
-       pg_catalog.count(*) FILTER (WHERE c.relkind = 'f'),
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata)
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
 const SLOT: &str = "
 SELECT coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::pg_catalog.int8, wal_status
@@ -105,17 +95,6 @@ pub async fn look(source: &Control, spec: &MirrorSpec) -> Result<Facts, Error> {
     for row in &tables {
         facts.inserts_only.push(row.get(0));
         facts.changed_there += u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
-    }
-    let row = source
-        .query_typed_one(NOT_CARRIED, &[])
-        .await
-        .map_err(Error::source("look for what is not carried"))?;
-    let kinds = ["unlogged tables", "materialized views", "foreign tables", "large objects"];
-    for (n, kind) in kinds.iter().enumerate() {
-        let count: i64 = row.get(n);
-        if count > 0 {
-            facts.not_carried.push(format!("{count} {kind}"));
-        }
     }
     Ok(facts)
 }

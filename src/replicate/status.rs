@@ -78,10 +78,6 @@ fn warnings(facts: &Facts, standing: &[String]) -> Vec<String> {
             facts.inserts_only.join(", ")
         ));
     }
-    if !facts.not_carried.is_empty() {
-        warnings.push(format!("not carried: {}", facts.not_carried.join(", ")));
-    }
-    warnings.push("changes of the schema are not carried: make them on both sides".to_owned());
     warnings.extend(facts.slot.clone());
     if !facts.holding_up.is_empty() {
         warnings.push(format!(

@@ -302,7 +302,8 @@ impl Keep {
     fn publish(&self, shared: &Shared, tended: &Mutex<Tended>, attempt: &Attempt) {
         let tended = tended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        standing.extend(tended.warnings);
+        // Some were said by the bootstrap in the same words.
+        standing.extend(tended.warnings.into_iter().filter(|w| !standing.contains(w)).collect::<Vec<_>>());
         let gauge = shared.gauge();
         let streaming = Streaming {
             gauge: &gauge,

@@ -71,8 +71,9 @@ pub struct TargetColumn {
 const COLUMNS: &str = "
 SELECT w.name, a.attname IS NOT NULL AS exists, a.attgenerated <> '' AS is_generated,
        a.attidentity = 'a' AS is_always, a.atttypid AS type_oid,
-       pg_catalog.format('%I.%I', tn.nspname, t.typname) AS type_name,
-       pg_catalog.format('%I.%I', an.nspname, at.typname) AS array_name, t.typsend <> 0 AS has_send,
+       pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.typname) AS type_name,
+       pg_catalog.quote_ident(an.nspname) || '.' || pg_catalog.quote_ident(at.typname) AS array_name,
+       t.typsend <> 0 AS has_send,
        (SELECT pg_catalog.format('OPERATOR(%I.%s)', opn.nspname, op.oprname)
           FROM pg_catalog.pg_opclass oc
           JOIN pg_catalog.pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'

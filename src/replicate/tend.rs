@@ -1,6 +1,7 @@
 //! What is looked after beside the stream: sequences, the source's position, what holds the slot
 //! back and what cannot be followed. None of it stops the stream when it fails.
 
+use super::bootstrap;
 use super::error::Error;
 use super::feedback::Shared;
 use super::source::{self, Facts};
@@ -16,6 +17,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 const EVERY: Duration = Duration::from_secs(1);
 /// Every how many times all the rest is looked at.
 const LOOK_EACH: u32 = 5;
+/// Every how many times it is looked for what is not carried at all.
+const SURVEY_EACH: u32 = 60;
 /// After something failed.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -26,7 +29,7 @@ pub struct Tended {
     pub facts: Facts,
     /// Rows changed in tables that are not followed, since the copy was made.
     pub rows_not_followed: u64,
-    /// What went wrong here.
+    /// What is not carried, and what went wrong here.
     pub warnings: Vec<String>,
 }
 
@@ -54,6 +57,7 @@ async fn look_after(keep: &Keep, shared: &Shared, tended: &Mutex<Tended>) -> Res
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut turn = 0u32;
+    let mut not_carried = Vec::new();
     loop {
         tick.tick().await;
         let once = async {
@@ -63,7 +67,12 @@ async fn look_after(keep: &Keep, shared: &Shared, tended: &Mutex<Tended>) -> Res
                 super::sequences::poll(&source, &mut target, &keep.spec.name, keep.epoch, &mut memory)
                     .await
                     .map_err(|e| Error::Bootstrap(Box::new(e)))?;
+            if turn.is_multiple_of(SURVEY_EACH) {
+                not_carried =
+                    bootstrap::not_carried(&source).await.map_err(|e| Error::Bootstrap(Box::new(e)))?;
+            }
             let mut warnings = polled.warnings();
+            warnings.extend_from_slice(&not_carried);
             if turn.is_multiple_of(LOOK_EACH) {
                 let facts = source::look(&source, &keep.spec).await?;
                 let rows = not_followed::count(&target, &keep.spec.name, facts.changed_there).await?;
@@ -71,7 +80,6 @@ async fn look_after(keep: &Keep, shared: &Shared, tended: &Mutex<Tended>) -> Res
                 tended.rows_not_followed = rows;
                 tended.facts = facts;
             }
-            warnings.sort();
             tended.lock().unwrap_or_else(PoisonError::into_inner).warnings = warnings;
             Ok::<_, Error>(())
         };

@@ -47,7 +47,7 @@ impl Pair {
 
     pub async fn sql(&self, text: &str) {
         if let Err(error) = self.local.sql("shop", text).await {
-            panic!("{error}: {text}");
+            panic!("{error}: {}", text.chars().take(300).collect::<String>());
         }
     }
 

@@ -42,6 +42,7 @@ pub use error::{Error, Problem};
 pub use meter::{Progress, Stage};
 pub use preflight::{Report, preflight};
 pub use run::{Limits, Ready, run, run_with};
+pub(super) use survey::warnings as not_carried;
 
 use crate::replicate::MirrorSpec;
 use meter::Meter;

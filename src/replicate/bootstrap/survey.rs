@@ -99,7 +99,7 @@ const OTHERS: [Kind; 4] = [
 ];
 
 /// Names all of it.
-pub(super) async fn warnings(source: &Control) -> Result<Vec<String>, Error> {
+pub(in crate::replicate) async fn warnings(source: &Control) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for (filter, kind) in &CLASSES {
         let sql = format!(

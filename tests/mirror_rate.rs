@@ -1,0 +1,79 @@
+//! How fast a mirror drains a backlog: `cargo test --release --test mirror_rate -- --ignored --nocapture`.
+
+mod stream;
+
+use std::process::Stdio;
+use std::time::Instant;
+use stream::{Pair, following, until};
+
+async fn pgbench(pair: &Pair, arguments: &[&str]) {
+    let program = pair.local.bindir().join("pgbench");
+    let status = tokio::process::Command::new(program)
+        .args(["-h", pair.local.socket_dir().to_str().unwrap(), "-p", &pair.local.port().to_string()])
+        .args(["-U", cloud_mirror::lab::SUPERUSER])
+        .args(arguments)
+        .arg("shop")
+        .env("PGPASSWORD", cloud_mirror::lab::PASSWORD)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn the_backlog_of_a_pgbench_run_is_drained() {
+    let pair = Pair::start().await;
+    pgbench(&pair, &["-i", "-q", "-s", "10"]).await;
+    // Its history has no key: inserts only, as in pgbench.
+    let mirror = pair.mirror();
+    following(&mirror).await;
+    mirror.stop().await;
+    pgbench(&pair, &["-n", "-c", "8", "-j", "2", "-t", "10000", "-M", "prepared"]).await;
+    let before = cpu_seconds();
+    let began = Instant::now();
+    let mirror = pair.mirror();
+    until(&mirror, |s| s.transactions_applied > 0).await;
+    let first = began.elapsed();
+    until(&mirror, |s| s.transactions_applied >= 80_000).await;
+    let took = began.elapsed() - first;
+    let cpu = cpu_seconds() - before;
+    let status = mirror.status().borrow().clone();
+    let rate = |n: u64| n as f64 / took.as_secs_f64();
+    println!(
+        "backlog: {} tx, {} rows in {took:?} (+{first:?} to the first): {:.0} tx/s, {:.0} rows/s, cpu of this process {cpu:.2} s",
+        status.transactions_applied,
+        status.rows_applied,
+        rate(status.transactions_applied),
+        rate(status.rows_applied),
+    );
+    pair.assert_equal().await;
+    let began = Instant::now();
+    pair.sql("UPDATE pgbench_accounts SET abalance = abalance + 1").await;
+    println!("1M-row UPDATE: {:?} on the source", began.elapsed());
+    let committed = Instant::now();
+    pair.caught_up().await;
+    println!("1M-row UPDATE: on the mirror {:?} after the commit, rss {} kB", committed.elapsed(), rss_kb());
+    pair.assert_equal().await;
+    pgbench(&pair, &["-n", "-c", "8", "-j", "2", "-T", "10", "-M", "prepared"]).await;
+    let ended = Instant::now();
+    let lag = mirror.status().borrow().lag_ms;
+    pair.caught_up().await;
+    println!("after 10 s of TPC-B: lag {lag:?} ms at the end, caught up after {:?}", ended.elapsed());
+    pair.assert_equal().await;
+    pair.assert_no_errors();
+}
+
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn rss_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
