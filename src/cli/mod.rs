@@ -1,6 +1,6 @@
 //! Arguments and exit codes.
 //!
-//! Reads the command line, gets the configuration, calls [`app`](crate::app) and turns the outcome
+//! Reads the command line, gets the configuration, calls [`app`] and turns the outcome
 //! into an exit code. Never talks to a server itself; `status` asks the running proxy over HTTP.
 //!
 //! | code | meaning |

@@ -1,8 +1,8 @@
 //! What the operator wrote → a checked, immutable [`Config`].
 //!
-//! Pure: [`load`] is given the file's text, the environment, the command line and a way to read
+//! Pure: [`load()`] is given the file's text, the environment, the command line and a way to read
 //! secret files, and returns either a whole configuration or every mistake at once, each with its
-//! place and what to write instead. [`diff`] says what a reload may change in a running process.
+//! place and what to write instead. [`diff()`] says what a reload may change in a running process.
 //! This room opens nothing, creates nothing and knows no other room.
 //!
 //! Start reading in [`load()`]; the shape of each section is in `sections`.
