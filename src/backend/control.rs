@@ -116,6 +116,50 @@ pub enum ControlError {
     },
 }
 
+impl ControlError {
+    /// Whether nobody listens there, or hung up without a word.
+    pub fn is_refused(&self) -> bool {
+        use std::io::ErrorKind;
+        let ControlError::Connect { source, .. } = self else { return false };
+        if source.is_closed() {
+            return true;
+        }
+        let io = std::error::Error::source(source).and_then(|inner| inner.downcast_ref::<std::io::Error>());
+        io.is_some_and(|io| {
+            matches!(
+                io.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::NotFound
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::BrokenPipe
+            )
+        })
+    }
+
+    /// Whether the server has no database of that name.
+    pub fn is_no_database(&self) -> bool {
+        self.code().is_some_and(|code| code == "3D000")
+    }
+
+    /// Whether the server could not be reached at all: it said nothing about us.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            ControlError::Connect { .. } => self.code().is_none_or(|code| matches!(code, "57P03" | "57P01")),
+            ControlError::Timeout { .. } => true,
+            ControlError::NoPassword { .. } => false,
+        }
+    }
+
+    /// The server's SQLSTATE, where it gave one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            ControlError::Connect { source, .. } => source.code().map(|code| code.code()),
+            ControlError::Timeout { .. } | ControlError::NoPassword { .. } => None,
+        }
+    }
+}
+
 /// An error of the driver with the server's own words, which its `Display` leaves out.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

@@ -1,8 +1,8 @@
 //! `cloud-mirror status`: what the running proxy says of itself, for a person or a script.
 
 use super::args::StatusArguments;
-use super::fetch::{self, FetchError};
 use crate::app::{ConfigSource, Exit};
+use crate::http::fetch::{self, FetchError};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};

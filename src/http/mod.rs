@@ -12,6 +12,7 @@
 //! | `/status` | always: the whole document |
 //! | `/metrics` | always: OpenMetrics text |
 
+pub mod fetch;
 mod health;
 
 use crate::observe::{Facts, metrics};

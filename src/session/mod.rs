@@ -51,10 +51,19 @@ pub struct Suspicion {
     pub site: Site,
     /// The epoch of the link that broke.
     pub epoch: Epoch,
-    /// What the server said before, if it said anything: 57P01 or 57P02.
-    pub report: Option<Report>,
+    /// What was seen.
+    pub sign: Sign,
     /// Takes the verdict; when it is dropped the server counts as lost.
     pub verdict: oneshot::Sender<Verdict>,
+}
+
+/// What makes a session suspicious.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sign {
+    /// A link ended; the server may have said before that it would: 57P01 or 57P02.
+    Ended(Option<Report>),
+    /// A new link could not be made.
+    ConnectFailed,
 }
 
 /// What became of a suspicion.

@@ -3,7 +3,7 @@
 use super::relay::Linked;
 use super::tell::{cannot_move, no_writer, outcome_unknown};
 use super::walk::Reported;
-use super::{Flow, Session, Suspicion, Verdict, replay};
+use super::{Flow, Session, Sign, Suspicion, Verdict, replay};
 use crate::backend::Destination;
 use crate::base::{Epoch, Retry, Site, sqlstate};
 use crate::observe::count;
@@ -112,7 +112,7 @@ impl Session {
     /// Reports a broken link and waits for the verdict.
     pub(super) async fn suspect(&self, site: Site, epoch: Epoch, report: Option<Report>) -> Verdict {
         let (verdict, judged) = oneshot::channel();
-        let suspicion = Suspicion { site, epoch, report, verdict };
+        let suspicion = Suspicion { site, epoch, sign: Sign::Ended(report), verdict };
         if self.shared.suspicions.send(suspicion).await.is_err() {
             return Verdict::Lost;
         }
@@ -340,9 +340,8 @@ impl super::Shared {
                     return Err(NoLink::Ended(complaint.to_bytes()));
                 }
                 // Refused, starting up, lost: whether the server is gone is judged elsewhere.
-                let report = backend.report().cloned();
                 let (verdict, judged) = oneshot::channel();
-                let suspicion = Suspicion { site, epoch, report, verdict };
+                let suspicion = Suspicion { site, epoch, sign: Sign::ConnectFailed, verdict };
                 if self.suspicions.send(suspicion).await.is_ok() {
                     let _ = tokio::time::timeout(VERDICT_WITHIN, judged).await;
                 }
