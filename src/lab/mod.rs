@@ -20,6 +20,7 @@ mod patience;
 mod place;
 mod processes;
 mod programs;
+mod proxy;
 mod pump;
 mod reaper;
 mod server;
@@ -32,6 +33,7 @@ pub use fault_proxy::{Direction, FaultProxy};
 pub use patience::{Instead, eventually, eventually_true, that};
 pub use place::Port;
 pub use programs::Programs;
+pub use proxy::Proxy;
 pub use server::StopMode;
 
 /// The superuser of every [`Cluster`].
