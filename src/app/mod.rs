@@ -1,12 +1,32 @@
-//! Builds the rooms and connects their channels; does nothing else.
+//! Builds the rooms, connects their channels, and carries the controller's wishes to them.
 //!
-//! [`source`] gets the configuration from where the operator keeps it and gets it again at a
-//! reload; [`convert`] turns its plain types into those of the rooms. What [`run`], [`check`] and
-//! [`failback`] promise to the command line stands with each.
+//! [`start()`] makes a [`Running`] process of a checked configuration: the state directory, our
+//! login on both servers, the routes, the lease's keeper, the mirrors, listeners and surfaces.
+//! `driver` feeds the controller and hands its effects to `carry`; everything that decides lives
+//! in the rooms below. [`source`] gets the configuration from where the operator keeps it, and
+//! again at a reload; [`convert`] and `settings` turn its plain types into those of the rooms.
 
+mod carry;
+mod check;
 pub mod convert;
+mod driver;
+mod facts;
+mod front;
+mod mirrors;
+mod operator;
+mod running;
+mod server;
+mod settings;
+mod setup;
+mod signals;
 pub mod source;
+mod suspicions;
+mod world;
 
+pub use check::check;
+pub use operator::Desk;
+pub use running::{Running, start};
+pub use setup::StartError;
 pub use source::ConfigSource;
 
 use crate::config::Config;
@@ -44,13 +64,29 @@ impl Exit {
 
 /// Runs the proxy until it is told to stop (SIGTERM, SIGINT). Reads `source` again at SIGHUP.
 /// Blocks: it makes its own runtimes.
-pub fn run(_config: Config, _source: ConfigSource) -> anyhow::Result<Exit> {
-    anyhow::bail!("this build has no proxy in it yet")
+pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<Exit> {
+    let runtime = control_runtime()?;
+    let exit = runtime.block_on(async {
+        match start(config, Some(source)).await {
+            Ok(running) => {
+                running.announce();
+                signals::run_until_signal(running).await?;
+                Ok(Exit::Ok)
+            }
+            Err(error) => {
+                eprintln!("cloud-mirror: {error}");
+                Ok(error.exit())
+            }
+        }
+    });
+    // Nothing that is still under way holds the end up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    exit
 }
 
-/// Probes both servers with what `config` says and prints what is missing. Blocks.
-pub fn check(_config: &Config) -> anyhow::Result<Exit> {
-    anyhow::bail!("this build cannot probe servers yet; --offline checks the configuration alone")
+/// The runtime for everything but the relaying of statements.
+fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
 }
 
 /// Brings the data home after a failover, giving up what the local database has: renames it,

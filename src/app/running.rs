@@ -1,0 +1,270 @@
+//! A process that runs: made from a configuration, ended in order.
+
+use super::driver::{self, Ears};
+use super::mirrors::Mirrors;
+use super::operator::{ByCommand, Desk};
+use super::setup::{self, StartError};
+use super::world::{Lease, Parts, World};
+use super::{ConfigSource, front, settings};
+use crate::admin;
+use crate::base::{Epoch, Moment, Site};
+use crate::config::{self, Config, LeaseStore};
+use crate::failover::controller::{Controller, Event};
+use crate::http;
+use crate::lease::keeper::Keeper;
+use crate::lease::protocol::{Rebuild, Setup};
+use crate::lease::store::FileStore;
+use crate::lease::{self, Timing};
+use crate::observe::Counters;
+use crate::observe::events::{Events, Level};
+use crate::pool::{Cancels, Pool};
+use crate::route::{Door, RouteMap, Routes};
+use crate::serve::{Bound, Front};
+use crate::session::Shared;
+use crate::sys::{self, file::StateDir};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// Bounds of the channels between the rooms.
+const QUEUE: usize = 4096;
+/// Between two looks at idle links.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// Between two looks whether all clients have left.
+const LEFT_EVERY: Duration = Duration::from_millis(20);
+
+/// A running process.
+pub struct Running {
+    world: Arc<World>,
+    front: Arc<Front>,
+    stop: watch::Sender<bool>,
+    /// Where clients connect.
+    pub bound: Vec<Bound>,
+    /// Where HTTP is answered.
+    pub http: Option<SocketAddr>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+/// Starts everything. Returns once clients can connect; the controller then finds out who writes,
+/// and holds them until it knows.
+pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Running, StartError> {
+    let state_dir = StateDir::open(&config.site.state_dir)?;
+    let listeners = front::bind(&config.listen).await?;
+    let http_listener = match &config.http.listen {
+        None => None,
+        Some(at) => {
+            let failed = |source| crate::serve::ListenError { at: at.to_string(), source };
+            Some(tokio::net::TcpListener::bind((at.host.as_str(), at.port)).await.map_err(failed)?)
+        }
+    };
+    let encryption = settings::encryption(&config.listen.tls)?;
+    let timing = Timing::for_ttl(config.lease.ttl)?;
+    let mut advice = Vec::new();
+    let local = setup::local(&config, &state_dir, &mut advice).await?;
+    let cloud = setup::cloud(&config, &state_dir, &mut advice).await?;
+    let mirrors = Mirrors::new(ByCommand::read(&state_dir)?.applied_to(settings::mirrors(&config)));
+    let events = Events::default();
+    for text in &advice {
+        events.record(Level::Warn, "app.advised", text.clone());
+    }
+    let routes = Routes::new(RouteMap {
+        version: 1,
+        epoch: Epoch::NONE,
+        writer: Site::Local,
+        life: 0,
+        door: Door::Holding,
+        is_draining: false,
+        local: local.upstream.clone(),
+        cloud: cloud.as_ref().map(|cloud| cloud.upstream.clone()),
+        mirrored: mirrors.map(),
+    });
+    let mut lease = None;
+    let mut lease_reports = None;
+    let mut tasks = tokio::task::JoinSet::new();
+    if cloud.is_some() {
+        let LeaseStore::File(directory) = &config.lease.store;
+        let setup = Setup {
+            cluster_id: cluster_id(&config),
+            instance: state_dir.instance().to_owned(),
+            boot_id: boot_id(),
+            run: u64::from_ne_bytes(sys::random_bytes()),
+            authority: match config.lease.authority {
+                config::Authority::Internet => lease::Authority::Internet,
+            },
+            timing,
+            rebuild: Rebuild::Refuse,
+        };
+        let store = Arc::new(FileStore::open(directory.clone())?);
+        let (keeper, handle) = Keeper::new(setup, store, events.clone());
+        tasks.spawn(keeper.run());
+        lease_reports = Some(handle.reports);
+        lease = Some(Lease {
+            commands: handle.commands,
+            view: handle.view,
+            store: config.lease.store.to_string(),
+        });
+    } else {
+        // No second site, no lease: nobody else could write.
+        routes.gate().open_until(Moment::NEVER);
+    }
+    let controller = Controller::new(settings::controller(&config));
+    let (told, events_in) = mpsc::channel(QUEUE);
+    let (suspicions, suspected) = mpsc::channel(QUEUE);
+    let (console, calls) = mpsc::channel(64);
+    let pool = Pool::new(settings::pool(&config.pool), Handle::current());
+    let counters = Arc::new(Counters::default());
+    let hold_timeout = config.failover.hold_timeout;
+    let world = Arc::new(World::new(Parts {
+        config: Arc::new(config),
+        state_dir,
+        routes: routes.clone(),
+        pool: pool.clone(),
+        counters: counters.clone(),
+        events,
+        local,
+        cloud,
+        mirrors,
+        lease,
+        controller: told,
+        view: controller.view(),
+        advice,
+        source,
+    }));
+    let front_slot = world.front.clone();
+    let shared = Arc::new(Shared {
+        routes,
+        pool: pool.clone(),
+        cancels: Cancels::default(),
+        suspicions,
+        console,
+        control: Handle::current(),
+        hold_timeout,
+        counters,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);
+    let _ = front_slot.set(Arc::downgrade(&front));
+    let bound = listeners.iter().map(|listener| listener.bound.clone()).collect();
+    for listener in listeners {
+        tasks.spawn(front.clone().serve(listener, stopped.clone()));
+    }
+    let desk = Arc::new(Desk(world.clone()));
+    let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = http_listener {
+        let (desk, mut stopped) = (desk.clone(), stopped.clone());
+        tasks.spawn(async move {
+            let end = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = http::serve(listener, desk, end).await {
+                tracing::error!(event = "http.failed", %error);
+            }
+        });
+    }
+    tasks.spawn(admin::Console::new(desk.clone(), desk).run(calls));
+    tasks.spawn(driver::drive(
+        world.clone(),
+        controller,
+        Ears { events: events_in, suspicions: suspected, lease: lease_reports },
+    ));
+    tasks.spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            pool.sweep();
+        }
+    });
+    world.set_accepting(true);
+    Ok(Running { world, front, stop, bound, http, tasks })
+}
+
+impl Running {
+    /// The state, for whoever runs the process in its own.
+    pub fn desk(&self) -> Desk {
+        Desk(self.world.clone())
+    }
+
+    /// Ends in order: no new clients; idle sessions get 57P01, busy ones at the end of their
+    /// transaction, at most for `drain_timeout`. The lease is not released.
+    pub async fn stop(mut self) {
+        self.world.events.record(Level::Info, "app.stopping", "no new clients");
+        self.world.set_accepting(false);
+        self.stop.send_replace(true);
+        self.world.routes.change(|map| map.is_draining = true);
+        let deadline = sys::now() + self.world.config.load().failover.drain_timeout;
+        while self.clients() > 0 && sys::now() < deadline {
+            tokio::time::sleep(LEFT_EVERY).await;
+        }
+        let left = self.clients();
+        if left > 0 {
+            self.world.events.record(Level::Warn, "app.drain_timed_out", format!("clients={left}"));
+        }
+        self.world.tell(Event::Stopping).await;
+        self.world.mirrors.stop().await;
+        self.tasks.shutdown().await;
+        drop(self.front);
+    }
+
+    fn clients(&self) -> u64 {
+        use std::sync::atomic::Ordering::Relaxed;
+        let counters = &self.world.counters;
+        counters.clients_accepted.load(Relaxed).saturating_sub(counters.clients_left.load(Relaxed))
+    }
+
+    /// See [`reload`].
+    pub fn reload(&self) -> Result<Vec<String>, String> {
+        reload(&self.world)
+    }
+
+    /// Says where we listen, in the journal.
+    pub fn announce(&self) {
+        let at: Vec<String> = self.bound.iter().map(ToString::to_string).collect();
+        let http = self.http.map_or_else(|| "off".to_owned(), |at| at.to_string());
+        self.world.events.record(Level::Info, "app.started", format!("listen={} http={http}", at.join(",")));
+    }
+}
+
+/// Reads the configuration again and applies what can change; says what was done and what needs a
+/// restart. A configuration with a mistake changes nothing.
+pub fn reload(world: &World) -> Result<Vec<String>, String> {
+    let source = world.source.as_ref().ok_or("there is no configuration to read again")?;
+    let new = source.load().map_err(|error| error.to_string())?;
+    let old = world.config.load_full();
+    let changes = config::diff(&old, &new);
+    if let Some(front) = world.front.get().and_then(std::sync::Weak::upgrade) {
+        let encryption = settings::encryption(&new.listen.tls).map_err(|error| error.to_string())?;
+        front.encryption.store(Arc::new(encryption));
+        let authenticator = front.authenticator.load().reconfigured(settings::auth(&new));
+        front.authenticator.store(Arc::new(authenticator));
+    }
+    let settings = settings::controller(&new);
+    let _ = world.controller.try_send(Event::Reloaded { settings });
+    world.config.store(Arc::new(new));
+    let mut said = Vec::new();
+    if changes.is_empty() {
+        said.push("nothing has changed".to_owned());
+    }
+    said.extend(changes.live.iter().map(|key| format!("{key} is in force")));
+    said.extend(changes.needs_restart.iter().map(|key| format!("{key} needs a restart")));
+    world.events.record(Level::Info, "app.reloaded", said.join("; "));
+    Ok(said)
+}
+
+/// The pair is known by its two databases: another pair's record is refused.
+fn cluster_id(config: &Config) -> String {
+    let at = |upstream: &config::Upstream| format!("{}:{}", host(upstream), upstream.port);
+    let cloud = config.cloud.as_ref().map(at).unwrap_or_default();
+    format!("{}/{} -> {cloud}", at(&config.local), config.local.database)
+}
+
+fn host(upstream: &config::Upstream) -> String {
+    match &upstream.host {
+        config::Host::Tcp(host) => host.clone(),
+        config::Host::Unix(directory) => directory.display().to_string(),
+    }
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,113 @@
+//! What the configuration says, as the rooms want to hear it.
+
+use crate::auth;
+use crate::backend::tls::ServerTls;
+use crate::backend::{Address, Endpoint, Party, Upstream};
+use crate::base::DatabaseName;
+use crate::config;
+use crate::failover::controller;
+use crate::pool;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The ways for clients' links: the Unix sockets in `directories` where a file is there, then the
+/// way in the configuration.
+pub fn upstream(party: &Party, configured: &config::Upstream, directories: &[PathBuf]) -> Arc<Upstream> {
+    let port = configured.port;
+    let mut endpoints = Vec::new();
+    if matches!(configured.host, config::Host::Tcp(_)) {
+        for directory in configured.unix_socket_dir.iter().chain(directories) {
+            let address = Address::Unix { directory: directory.clone(), port };
+            let is_new = endpoints.iter().all(|known: &Endpoint| known.address != address);
+            if is_new && Address::socket_path(directory, port).exists() {
+                endpoints.push(Endpoint { address, tls: ServerTls::disabled() });
+            }
+        }
+    }
+    endpoints.push(party.endpoint.clone());
+    Arc::new(Upstream { endpoints })
+}
+
+/// How clients prove who they are. `control_login` is the default administrator.
+pub fn auth(config: &config::Config) -> auth::Settings {
+    let auth = &config.auth;
+    let method = match auth.kind {
+        config::AuthType::ScramSha256 => auth::Method::ScramSha256,
+        config::AuthType::Trust => auth::Method::Trust,
+    };
+    let static_users = auth.users.iter().filter_map(|user| {
+        let secret = match &user.credential {
+            config::Credential::Password(password) => auth::StaticSecret::Password(password.clone()),
+            // The configuration has checked its form.
+            config::Credential::Verifier(verifier) => {
+                auth::StaticSecret::Verifier(verifier.expose().parse().ok()?)
+            }
+        };
+        Some(auth::StaticUser { name: user.name.clone(), secret })
+    });
+    let admins = match auth.admin_users.as_slice() {
+        [] => vec![config.local.user.to_string()],
+        users => users.iter().map(ToString::to_string).collect(),
+    };
+    auth::Settings {
+        method,
+        static_users: static_users.collect(),
+        admin_users: admins.into_iter().collect(),
+        console_uid: Some(nix::unistd::geteuid().as_raw()),
+        hold_timeout: config.failover.hold_timeout,
+        ..auth::Settings::default()
+    }
+}
+
+/// TLS towards clients.
+pub fn encryption(tls: &config::ClientTls) -> Result<auth::ClientEncryption, auth::ClientTlsError> {
+    let load = |cert: &PathBuf, key: &PathBuf| auth::ClientTls::from_files(cert, key).map(Arc::new);
+    Ok(match tls {
+        config::ClientTls::Disable => auth::ClientEncryption::Never,
+        config::ClientTls::Allow { cert, key } => auth::ClientEncryption::Offered(load(cert, key)?),
+        config::ClientTls::Require { cert, key } => auth::ClientEncryption::Required(load(cert, key)?),
+    })
+}
+
+/// Bounds of the pool.
+pub fn pool(pool: &config::Pool) -> pool::Settings {
+    pool::Settings {
+        size: pool.size.map(|size| size as usize),
+        idle_timeout: pool.server_idle_timeout,
+        ..pool::Settings::default()
+    }
+}
+
+/// Settings of the controller.
+pub fn controller(config: &config::Config) -> controller::Settings {
+    let sites = match config.cloud {
+        Some(_) => controller::Sites::Pair,
+        None => controller::Sites::LocalOnly,
+    };
+    let failover = &config.failover;
+    controller::Settings {
+        restart_grace: failover.restart_grace,
+        hold_timeout: failover.hold_timeout,
+        probe_timeout: failover.probe_timeout,
+        probe_misses: failover.probe_misses,
+        probe_interval: failover.probe_interval,
+        ..controller::Settings::new(sites)
+    }
+}
+
+/// The mirrors of the configuration.
+pub fn mirrors(config: &config::Config) -> Vec<super::mirrors::Entry> {
+    let entry = |mirror: &config::Mirror| super::mirrors::Entry {
+        name: mirror.name.clone(),
+        source: mirror.database.clone(),
+        target: mirror.target_database.clone(),
+        replace_role_passwords: mirror.replace_role_passwords,
+        full_identity: mirror.full_identity != config::FullIdentity::None,
+    };
+    config.mirrors.iter().map(entry).collect()
+}
+
+/// A database that every server has and that nobody renames or drops.
+pub fn maintenance_database() -> DatabaseName {
+    DatabaseName::new("postgres").expect("a name")
+}

@@ -1,0 +1,202 @@
+//! From a configuration to our logins on both servers.
+
+use super::server::Server;
+use super::{Exit, convert, settings};
+use crate::auth::ClientTlsError;
+use crate::backend::control::{ControlError, describe};
+use crate::backend::tls::TlsError;
+use crate::backend::{Login, Party, Proof};
+use crate::base::{RoleName, Secret, Site};
+use crate::config::{self, Config};
+use crate::failover::effects::{self, control_role};
+use crate::lease::TimingError;
+use crate::lease::store::StoreError;
+use crate::serve::ListenError;
+use crate::sys::file::{FileError, StateDir, read_if_exists};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a server may take to answer at the start.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error("{0}")]
+    State(#[from] FileError),
+    /// The lease's store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// A socket.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// TLS towards a server.
+    #[error("upstream {site}: {source}")]
+    Tls {
+        /// Which.
+        site: Site,
+        /// What is wrong.
+        #[source]
+        source: TlsError,
+    },
+    /// TLS towards clients.
+    #[error("{0}")]
+    ClientTls(#[from] ClientTlsError),
+    /// The lease's durations.
+    #[error("lease: {0}")]
+    Lease(#[from] TimingError),
+    /// A host name.
+    #[error("cannot listen on {at}: {why}")]
+    Address {
+        /// As configured.
+        at: String,
+        /// What the look-up said.
+        why: String,
+    },
+    /// The local server refuses us, or is away at the first start.
+    #[error("upstream local: {0}")]
+    Local(#[source] effects::Error),
+    /// A setting that only a restart of the server changes.
+    #[error(
+        "the local server has wal_level = {found}, and a mirror needs logical\n\
+         run this on the local server, restart it, and start again:\n    \
+         ALTER SYSTEM SET wal_level = 'logical';"
+    )]
+    WalLevel {
+        /// What it has.
+        found: String,
+    },
+    /// The system.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// How the program ends with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            StartError::Local(error) if is_away(error) => Exit::Unreachable,
+            StartError::System(_) => Exit::Failed,
+            StartError::State(_)
+            | StartError::Store(_)
+            | StartError::Listen(_)
+            | StartError::Tls { .. }
+            | StartError::ClientTls(_)
+            | StartError::Lease(_)
+            | StartError::Address { .. }
+            | StartError::Local(_)
+            | StartError::WalLevel { .. } => Exit::Usage,
+        }
+    }
+}
+
+fn is_away(error: &effects::Error) -> bool {
+    matches!(error, effects::Error::Connect(connect) if connect.is_unreachable())
+}
+
+/// Makes sure of our login on the local server and looks what it can do.
+///
+/// When the server is away and this is not the first start, the control role of the state
+/// directory is trusted to work: the cloud may be the writer, and clients must get in.
+pub async fn local(
+    config: &Config,
+    state: &StateDir,
+    advice: &mut Vec<String>,
+) -> Result<Server, StartError> {
+    let tls = |source| StartError::Tls { site: Site::Local, source };
+    let given = convert::party(Site::Local, &config.local).map_err(tls)?;
+    let party = match control_role::ensure(&given, state.path(), PATIENCE).await {
+        Ok(role) => {
+            if let control_role::Found::Kept(why) = role.found {
+                advice.push(why);
+            }
+            Party { login: role.login, ..given.clone() }
+        }
+        Err(error) if is_away(&error) => match stored_role(&given, state)? {
+            Some(login) => Party { login, ..given.clone() },
+            None => return Err(StartError::Local(error)),
+        },
+        Err(error) => return Err(StartError::Local(error)),
+    };
+    let directories = match looked_at(&party, config).await {
+        Ok(looked) => looked?,
+        Err(_) => Vec::new(),
+    };
+    let upstream = settings::upstream(&given, &config.local, &directories);
+    Ok(Server::new(Site::Local, upstream, maintenance(party).await))
+}
+
+/// Makes sure of our login in the cloud. An unreachable cloud is no obstacle: the given login is
+/// used until the control role can be made.
+pub async fn cloud(
+    config: &Config,
+    state: &StateDir,
+    advice: &mut Vec<String>,
+) -> Result<Option<Server>, StartError> {
+    let Some(configured) = &config.cloud else { return Ok(None) };
+    let tls = |source| StartError::Tls { site: Site::Cloud, source };
+    let given = convert::party(Site::Cloud, configured).map_err(tls)?;
+    let login = match control_role::ensure(&given, state.path(), PATIENCE).await {
+        Ok(role) => {
+            if let control_role::Found::Kept(why) = role.found {
+                advice.push(why);
+            }
+            role.login
+        }
+        Err(error) => {
+            tracing::warn!(event = "app.cloud_login_failed", %error);
+            stored_role(&given, state)?.unwrap_or_else(|| given.login.clone())
+        }
+    };
+    let upstream = settings::upstream(&given, configured, &[]);
+    let party = Party { login, ..given };
+    Ok(Some(Server::new(Site::Cloud, upstream, maintenance(party).await)))
+}
+
+/// The login of the control role, if the state directory has one.
+fn stored_role(given: &Party, state: &StateDir) -> Result<Option<Login>, StartError> {
+    let Some(bytes) = read_if_exists(&control_role::password_file(given, state.path()))? else {
+        return Ok(None);
+    };
+    let password = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let user = RoleName::new(control_role::CONTROL_ROLE).expect("a name");
+    Ok(Some(Login { user, proof: Proof::Password(Secret::new(password)) }))
+}
+
+/// The same login at `postgres`, where that database exists.
+async fn maintenance(party: Party) -> Party {
+    let elsewhere = party.with_database(settings::maintenance_database());
+    match elsewhere.control("cloud-mirror start", PATIENCE).await {
+        Ok(_) => elsewhere,
+        Err(error) if error.is_unreachable() => elsewhere,
+        Err(_) => party,
+    }
+}
+
+/// Checks what a mirror needs of the local server and returns the directories of its sockets, when
+/// it runs on this machine.
+async fn looked_at(party: &Party, config: &Config) -> Result<Result<Vec<PathBuf>, StartError>, ControlError> {
+    let client = party.control("cloud-mirror start", PATIENCE).await?;
+    let text = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('unix_socket_directories')";
+    let row = match client.query_one(text, &[]).await {
+        Ok(row) => row,
+        Err(error) => {
+            tracing::warn!(event = "app.settings_not_read", error = describe(&error));
+            return Ok(Ok(Vec::new()));
+        }
+    };
+    let wal_level: String = row.get(0);
+    if config.cloud.is_some() && wal_level != "logical" {
+        return Ok(Err(StartError::WalLevel { found: wal_level }));
+    }
+    let is_here = matches!(&config.local.host, config::Host::Tcp(host) if is_loopback(host));
+    let directories: String = row.get(1);
+    let directories = directories.split(',').map(str::trim).filter(|path| path.starts_with('/'));
+    Ok(Ok(if is_here { directories.map(PathBuf::from).collect() } else { Vec::new() }))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}

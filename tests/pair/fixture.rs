@@ -1,0 +1,85 @@
+//! Two servers and the program between them.
+
+use cloud_mirror::lab::{Cluster, Proxy, SUPERUSER, eventually};
+use std::path::Path;
+use std::time::Duration;
+
+pub struct Pair {
+    pub local: Cluster,
+    pub cloud: Cluster,
+    pub proxy: Proxy,
+}
+
+impl Pair {
+    /// Both servers with a role `app` that owns database `shop`; the proxy runs.
+    pub async fn start() -> Pair {
+        let pair = Self::servers(&[]).await;
+        pair.proxy.start().await.unwrap();
+        pair
+    }
+
+    /// The same without starting the proxy.
+    pub async fn servers(arguments: &[&str]) -> Pair {
+        let server = || Cluster::builder().setting("max_connections", 200);
+        let (local, cloud) = tokio::join!(server().start(), server().start());
+        let (local, cloud) = (local.unwrap(), cloud.unwrap());
+        local.create_role("app", "app-secret", "").await.unwrap();
+        local.sql("postgres", "create database shop owner app").await.unwrap();
+        local.sql("shop", "set role app; create table t (id serial primary key, v text)").await.unwrap();
+        cloud.create_database("shop").await.unwrap();
+        let (from, to) = (local.url(SUPERUSER, "shop"), cloud.url(SUPERUSER, "shop"));
+        let mut all = vec!["--local", from.as_str(), "--cloud", to.as_str()];
+        all.extend(arguments);
+        let proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &all).unwrap();
+        Pair { local, cloud, proxy }
+    }
+
+    /// A connection of the app, as the app makes it.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        self.try_client().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.proxy.log()))
+    }
+
+    pub async fn try_client(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let url = self.proxy.url("app", "app-secret", "shop");
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Waits until the status of the mirror is `word`.
+    pub async fn mirror_is(&self, word: &str) {
+        eventually(Duration::from_secs(60), async || {
+            let status = self.proxy.status().await?;
+            match status["mirrors"][0]["state"]["state"].as_str() {
+                Some(found) if found == word => Ok(()),
+                _ => Err(format!("{status:#}\n{}", self.proxy.log()).into()),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the proxy is not steady any more.
+    pub async fn is_noticed(&self) {
+        eventually(Duration::from_secs(10), async || {
+            let status = self.proxy.status().await?;
+            if status["state"] == "steady" && status["writer"] == "local" {
+                return Err(format!("{status:#}").into());
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until the mirror has everything the local server has written by now.
+    pub async fn caught_up(&self) {
+        let end = self.local.value("shop", "select pg_current_wal_lsn()").await.unwrap();
+        let end: cloud_mirror::base::Lsn = end.parse().unwrap();
+        eventually(Duration::from_secs(60), async || {
+            let status = self.proxy.status().await?;
+            let applied = status["mirrors"][0]["last_applied"].as_str().unwrap_or("0/0").to_owned();
+            let applied: cloud_mirror::base::Lsn = applied.parse()?;
+            if applied >= end { Ok(()) } else { Err(format!("{applied} < {end}: {status:#}").into()) }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,4 @@
+//! The whole program between two servers: mirror, failover, and what clients see of it.
+
+mod failover;
+mod fixture;
