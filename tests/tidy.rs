@@ -157,7 +157,7 @@ fn every_room_stands_on_a_floor_and_introduces_itself() {
             complaints.push(format!("src/{name}: stands on no floor: give it one in tests/tidy.rs"));
         }
         let text = std::fs::read_to_string(path.join("mod.rs")).unwrap_or_default();
-        if !text.starts_with("//! ") {
+        if !text.starts_with("//! ") || text.contains("Not built yet") {
             complaints
                 .push(format!("src/{name}/mod.rs: opens with `//!`: what it owns and what it never does"));
         }
