@@ -2,8 +2,58 @@
 //! may connect to the source.
 
 use super::error::{Doing, Error};
-use crate::backend::control::Control;
+use crate::backend::control::{Control, describe};
 use crate::catalog::door::{Door, close, plan};
+use crate::catalog::{identifier, literal};
+
+/// Everything but CONNECT, which is the door's. The target's owner is another role, so what the source's
+/// owner has as such is given to it by name.
+const PRIVILEGES: &str = "
+SELECT coalesce(r.rolname::text, ''), a.privilege_type, a.is_grantable
+FROM pg_database d CROSS JOIN LATERAL aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+LEFT JOIN pg_roles r ON r.oid = a.grantee
+WHERE d.datname = current_database() AND a.privilege_type <> 'CONNECT'
+    AND (a.grantee = 0 OR r.rolname !~ '^(pg_|cloud_mirror)' AND NOT r.rolsuper)
+ORDER BY 1, 2";
+
+/// Gives the roles the privileges on the database that they have on the source's, and carries its
+/// comment. Returns what the login could not do.
+pub(super) async fn privileges(source: &Control, target: &Control) -> Result<Vec<String>, Error> {
+    let rows = source.query(PRIVILEGES, &[]).await.doing("read the privileges on the source")?;
+    let about = source
+        .query_one(
+            "SELECT (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database())",
+            &[],
+        )
+        .await
+        .doing("read the comment on the source")?;
+    let row =
+        target.query_one("SELECT current_database()::text", &[]).await.doing("read the target's name")?;
+    let database = identifier(row.get(0));
+    let mut statements = vec![format!("REVOKE TEMPORARY, CREATE ON DATABASE {database} FROM PUBLIC")];
+    for row in &rows {
+        let (role, privilege): (String, String) = (row.get(0), row.get(1));
+        let role = if role.is_empty() { "PUBLIC".to_owned() } else { identifier(&role) };
+        let option = if row.get(2) { " WITH GRANT OPTION" } else { "" };
+        statements.push(format!("GRANT {privilege} ON DATABASE {database} TO {role}{option}"));
+    }
+    if let Some(comment) = about.get::<_, Option<String>>(0) {
+        statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(&comment)));
+    }
+    let mut warnings = Vec::new();
+    for statement in statements {
+        match target.batch_execute(&statement).await {
+            Ok(()) => {}
+            Err(e) if e.as_db_error().is_some() => {
+                warnings.push(format!("the target refuses {statement}: {}", describe(&e)));
+            }
+            Err(source) => {
+                return Err(Error::Sql { doing: "give privileges on the target".to_owned(), source });
+            }
+        }
+    }
+    Ok(warnings)
+}
 
 const WHO_MAY_CONNECT: &str = "
 SELECT r.rolname::text, bool_or(a.is_grantable)

@@ -36,11 +36,13 @@ mod survey;
 mod tables;
 mod triggers;
 mod waiting;
+mod workdir;
 
 pub use drop::drop_mirror;
 pub use error::{Error, Problem};
 pub use meter::{Progress, Stage};
 pub use preflight::{Report, preflight};
+pub use publication::not_followed;
 pub use run::{Limits, Ready, run, run_with};
 pub(super) use survey::warnings as not_carried;
 

@@ -2,7 +2,7 @@
 //! than the slot loses the rows between them (silently since 18) or stops the stream (before).
 
 use super::error::{Doing, Error};
-use super::tables::{Identity, Table};
+use super::tables::{self, Identity, Sizes, Table};
 use crate::backend::control::Control;
 use crate::catalog::identifier;
 use crate::replicate::MirrorSpec;
@@ -56,6 +56,12 @@ pub(super) async fn uncovered(
         .doing("read the publications")?;
     let covered: std::collections::BTreeSet<u32> = rows.iter().map(|row| row.get(0)).collect();
     Ok(tables.iter().filter(|t| !covered.contains(&t.oid)).map(Table::sql_name).collect())
+}
+
+/// Tables of the source that the mirror does not follow because they were made after it: for the
+/// status, asked for now and then by whoever keeps the mirror.
+pub async fn not_followed(spec: &MirrorSpec, source: &Control) -> Result<Vec<String>, Error> {
+    uncovered(source, spec, &tables::list(source, true, Sizes::Skipped).await?).await
 }
 
 /// How often a statement that waits for a lock gives way to the application and tries again.

@@ -11,13 +11,14 @@ use super::schema::{self, Power, Section};
 use super::slot::{self, Held};
 use super::tables::{self, Identity, Sizes, Table};
 use super::triggers::{self, Applier};
+use super::workdir::WorkDir;
 use super::{application_name, door, identity, made, objects, roles};
 use crate::backend::control::{Control, describe};
 use crate::base::{DatabaseName, Epoch, Lsn, SlotName};
 use crate::catalog;
 use crate::observe::events::{Events, Level};
 use crate::replicate::{MirrorSpec, sequences};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -157,10 +158,10 @@ impl Run<'_> {
 
         let work = WorkDir::new(&self.limits.work_dir)?;
         let within = self.limits.program_timeout;
-        let gate_in = Gate::open(&self.spec.source, &work.0.join("s"), self.limits.connect_timeout)?;
-        let gate_out = Gate::open(&self.spec.target, &work.0.join("t"), self.limits.connect_timeout)?;
+        let gate_in = Gate::open(&self.spec.source, &work.path().join("s"), self.limits.connect_timeout)?;
+        let gate_out = Gate::open(&self.spec.target, &work.path().join("t"), self.limits.connect_timeout)?;
         let dump =
-            schema::dump(&report.programs, &gate_in, &self.name, &held.snapshot, &work.0, within).await?;
+            schema::dump(&report.programs, &gate_in, &self.name, &held.snapshot, work.path(), within).await?;
         let power = if report.target.is_superuser { Power::Superuser } else { Power::Owner };
         let jobs = self.limits.readers;
         warnings.extend(dump.restore(Section::BeforeRows, &gate_out, &self.name, 1, power, within).await?);
@@ -233,6 +234,7 @@ impl Run<'_> {
             return Err(Error::Refused(plan.problems));
         }
         let mut warnings = roles::apply(target, &plan).await?;
+        warnings.extend(door::privileges(source, target).await?);
         warnings.extend(door::shut(source, target).await?);
         Ok(warnings)
     }
@@ -252,7 +254,8 @@ impl Run<'_> {
     async fn tables_under(&self, held: &Held, same_major: bool) -> Result<Vec<Table>, Error> {
         let reader = self.spec.source.control(&self.name, self.limits.connect_timeout).await?;
         let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}';
+             SET LOCAL lock_timeout = '60s'",
             held.snapshot
         );
         reader.batch_execute(&begin).await.doing("take over the snapshot")?;
@@ -291,26 +294,5 @@ impl Run<'_> {
             return Err(Error::StaleEpoch);
         }
         target.batch_execute("COMMIT").await.doing("finish the bootstrap")
-    }
-}
-
-/// A directory of our own that goes when the run is over.
-struct WorkDir(PathBuf);
-
-impl WorkDir {
-    fn new(parent: &Path) -> Result<Self, Error> {
-        use std::os::unix::fs::DirBuilderExt;
-        let random = u64::from_ne_bytes(crate::sys::random_bytes());
-        let path = parent.join(format!("cloud-mirror-{random:016x}"));
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|source| Error::File { path: path.clone(), source })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        // What is left is a schema in a directory only we can read; the next boot clears it.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
