@@ -73,6 +73,10 @@ async fn a_zoo_of_objects_is_the_same_on_both_sides() {
     let strangers = "SELECT count(*) FROM pg_roles WHERE rolname = 'zoo_stranger'";
     assert_eq!(pair.cloud.value("shop", strangers).await.unwrap(), "0");
 
+    let database = "SELECT grantee::regrole, privilege_type, is_grantable, shobj_description(d.oid, 'pg_database')
+        FROM pg_database d, aclexplode(datacl) WHERE datname = 'shop' AND privilege_type <> 'CONNECT' AND grantee <> 10";
+    pair.assert_same(database).await;
+
     // Nobody comes in before the promotion; then those who may connect to the source do.
     let may = "SELECT string_agg(grantee::regrole::text, ',' ORDER BY 1) FROM pg_database, aclexplode(datacl)
                WHERE datname = 'shop' AND privilege_type = 'CONNECT'";

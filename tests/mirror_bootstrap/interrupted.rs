@@ -3,6 +3,7 @@
 use crate::copied::{load_zoo, similar};
 use crate::pair::{EPOCH, Pair};
 use cloud_mirror::base::Epoch;
+use cloud_mirror::lab::FaultProxy;
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::replicate::bootstrap::{self, Error, Limits, Progress, Stage};
 use std::sync::Arc;
@@ -68,24 +69,25 @@ async fn what_is_written_during_the_copy_is_either_copied_or_in_the_slot_and_nev
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_rewritten_during_the_copy_is_copied_again() {
-    for change in [
-        "ALTER TABLE small ALTER v TYPE bigint",
-        "ALTER TABLE small RENAME v TO w",
-        "DROP TABLE small; CREATE TABLE small (id int PRIMARY KEY)",
-    ] {
+    for change in ["ALTER TABLE small ALTER v TYPE bigint", "ALTER TABLE small RENAME v TO w"] {
         let pair = Arc::new(Pair::start().await);
         pair.local.sql("shop", BIG).await.unwrap();
         let (progress, mut seen) = watch::channel(Progress::default());
         let events = Events::default();
+        let hop = FaultProxy::before(pair.local.port()).await.unwrap();
+        let spec = Pair::spec_of(hop.port(), pair.cloud.port());
         let running = tokio::spawn({
-            let (pair, events) = (pair.clone(), events.clone());
+            let events = events.clone();
             async move {
                 let limits = Limits { readers: 1, ..Limits::default() };
-                bootstrap::run_with(&pair.spec, EPOCH, &limits, progress, &events).await
+                bootstrap::run_with(&spec, EPOCH, &limits, progress, &events).await
             }
         });
+        // The one reader is in the middle of the big table, and stays there while the small one changes.
         reached(&mut seen, Stage::Copying, 0.01).await;
+        hop.blackhole().await;
         pair.local.sql("shop", change).await.unwrap();
+        hop.heal().await;
         running.await.unwrap().unwrap();
         let again = events.list().into_iter().filter(|e| e.name == "bootstrap.began_again").count();
         assert_eq!(again, 1, "{change}: {:#?}", events.list());
@@ -205,4 +207,64 @@ async fn a_dropped_mirror_leaves_the_rows_and_nothing_else() {
     );
     let may = "SELECT has_database_privilege('zoo_owner', 'shop', 'CONNECT')";
     assert_eq!(pair.cloud.value("shop", may).await.unwrap(), "t");
+}
+
+/// Not a test of its own: what the next one runs in another process, to kill it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by another test"]
+async fn child_that_makes_a_mirror() {
+    let port = |name: &str| std::env::var(name).unwrap().parse::<u16>().unwrap();
+    let spec = Pair::spec_of(port("LOCAL_PORT"), port("CLOUD_PORT"));
+    let (progress, mut seen) = watch::channel(Progress::default());
+    tokio::spawn(async move {
+        while seen.changed().await.is_ok() {
+            let p = seen.borrow_and_update().clone();
+            println!("{:?} {}", p.stage, 100 * p.bytes_done / p.bytes_total.max(1));
+        }
+    });
+    bootstrap::run(&spec, EPOCH, progress, &Events::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_killed_leaves_nobody_writing_and_the_next_one_begins_again() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let pair = Pair::start().await;
+    pair.local.sql("shop", BIG).await.unwrap();
+    pair.local
+        .sql("shop", "CREATE INDEX ON big (b); CREATE INDEX ON big (a, b); CREATE INDEX ON big (b, a)")
+        .await
+        .unwrap();
+    for stage in ["Preparing", "Copying 0", "Copying 5", "Finishing"] {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "interrupted::child_that_makes_a_mirror"])
+            .env("LOCAL_PORT", pair.local.port().to_string())
+            .env("CLOUD_PORT", pair.cloud.port().to_string())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let is_reached = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.contains(stage) {
+                    return true;
+                }
+            }
+            false
+        };
+        let is_reached = tokio::time::timeout(Duration::from_secs(60), is_reached).await;
+        assert_eq!(is_reached, Ok(true), "{stage} is not reached");
+        // `kill` is SIGKILL.
+        child.kill().await.unwrap();
+    }
+    let ready = pair.run().await.unwrap();
+    assert_eq!(ready.rows, 400_001);
+    assert_eq!(Pair::contents(&pair.local).await, Pair::contents(&pair.cloud).await);
+    similar(&Pair::schema(&pair.local).await, &Pair::schema(&pair.cloud).await);
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^cloud-mirror'";
+    cloud_mirror::lab::eventually(Duration::from_secs(10), async || {
+        let left = (pair.local.value("shop", sessions).await?, pair.cloud.value("shop", sessions).await?);
+        cloud_mirror::lab::that(left, |(a, b)| a == "0" && b == "0")
+    })
+    .await;
 }

@@ -1,7 +1,9 @@
 //! Two servers and a mirror between them.
 
-use cloud_mirror::base::{Epoch, MirrorName, Site};
-use cloud_mirror::lab::{Cluster, ClusterBuilder};
+use cloud_mirror::backend::tls::ServerTls;
+use cloud_mirror::backend::{Address, Endpoint, Login, Party, Proof};
+use cloud_mirror::base::{DatabaseName, Epoch, MirrorName, RoleName, Secret, Site};
+use cloud_mirror::lab::{Cluster, ClusterBuilder, PASSWORD, SUPERUSER};
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::replicate::MirrorSpec;
 use cloud_mirror::replicate::bootstrap::{self, Error, Progress, Ready};
@@ -34,14 +36,31 @@ impl Pair {
             (local.expect("the local server starts"), cloud.expect("the cloud server starts"));
         local.create_database("shop").await.unwrap();
         cloud.create_database("shop").await.unwrap();
-        let spec = MirrorSpec {
+        let spec = Self::spec_of(local.port(), cloud.port());
+        Pair { local, cloud, spec }
+    }
+
+    /// The mirror between two servers of the lab, as any process can name it.
+    pub fn spec_of(local: u16, cloud: u16) -> MirrorSpec {
+        let party = |site, port| Party {
+            site,
+            endpoint: Endpoint {
+                address: Address::Tcp { host: "127.0.0.1".to_owned(), port },
+                tls: ServerTls::disabled(),
+            },
+            login: Login {
+                user: RoleName::new(SUPERUSER).unwrap(),
+                proof: Proof::Password(Secret::new(PASSWORD)),
+            },
+            database: DatabaseName::new("shop").unwrap(),
+        };
+        MirrorSpec {
             name: MirrorName::new("cloud").unwrap(),
-            source: local.party(Site::Local, "shop"),
-            target: cloud.party(Site::Cloud, "shop"),
+            source: party(Site::Local, local),
+            target: party(Site::Cloud, cloud),
             replace_role_passwords: false,
             full_identity: false,
-        };
-        Pair { local, cloud, spec }
+        }
     }
 
     /// Makes the mirror.
