@@ -3,11 +3,12 @@
 #   make demo [ARGS=--keep]   two servers, a mirror, a proxy, a kill -9: the whole story
 #   make test                 formats, lints, documentation and all tests
 #   make campaign             the long tests (marked #[ignore = "campaign: …"])
+#   make bench                the benchmarks in benches/, side by side with what they are compared to
 #   make lint                 formats, lints and documentation only
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign lint install-demo install-test components
+.PHONY: help demo test campaign bench lint install-demo install-test install-bench components
 
 # Servers are heavy: more at a time than this makes the tests slower, not faster.
 RUST_TEST_THREADS ?= $(shell n=$$(nproc); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
@@ -25,6 +26,9 @@ test: install-test lint
 campaign: install-test
 	cargo test --locked --release --no-fail-fast -- --ignored --nocapture --test-threads=1
 
+bench: install-bench
+	cargo bench --locked --bench '*' $(ARGS)
+
 lint: components
 	cargo xtask lint
 
@@ -34,6 +38,9 @@ install-demo:
 install-test:
 	@xtask/install-debian.sh test
 	@xtask/python-env.sh
+
+install-bench:
+	@xtask/install-debian.sh bench
 
 components:
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
