@@ -58,6 +58,39 @@ impl Pair {
         .await;
     }
 
+    /// Waits until a site may write.
+    pub async fn writer_is(&self, site: &str) {
+        eventually(Duration::from_secs(30), async || {
+            let status = self.proxy.status().await?;
+            match status["writer"].as_str() {
+                Some(found) if found == site => Ok(()),
+                _ => Err(format!("{status:#}\n{}", self.proxy.log()).into()),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the lease is held in this epoch.
+    pub async fn epoch_is(&self, epoch: u64) {
+        eventually(Duration::from_secs(30), async || {
+            let status = self.proxy.status().await?;
+            let lease = &status["lease"];
+            if lease["epoch"].as_u64() == Some(epoch) && lease["is_held"] == true {
+                return Ok(());
+            }
+            Err(format!("{status:#}\n{}", self.proxy.log()).into())
+        })
+        .await;
+    }
+
+    /// Fails the test unless the tables of both sides have the same rows.
+    pub async fn both_sides_equal(&self) {
+        let hash = "select count(*), sum(hashtextextended(t::text, 0)::numeric) from t";
+        let local = self.local.query("shop", hash).await.unwrap();
+        let cloud = self.cloud.query("shop", hash).await.unwrap();
+        assert_eq!(local, cloud, "{}", self.proxy.log());
+    }
+
     /// Waits until the proxy is not steady any more.
     pub async fn is_noticed(&self) {
         eventually(Duration::from_secs(10), async || {

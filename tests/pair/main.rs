@@ -2,3 +2,5 @@
 
 mod failover;
 mod fixture;
+mod load;
+mod restart;

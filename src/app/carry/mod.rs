@@ -10,6 +10,7 @@ use crate::base::{Epoch, Moment, OpId, Site};
 use crate::failover::controller::{Effect, Event, Facts, LeaseFact, Upto};
 use crate::lease::keeper;
 use crate::lease::protocol::{Found, Report};
+use crate::observe::count;
 use crate::route::Door;
 use crate::session::Verdict;
 use servers::{Fencer, Watch};
@@ -99,6 +100,9 @@ impl Carrier {
                 self.judge_all(Verdict::Lost);
                 world.pool.clear();
                 world.mirrors.set_promoted(writer == Site::Cloud);
+                if writer != world.routes.map().writer {
+                    count(&world.counters.failovers);
+                }
                 world.routes.change(|map| {
                     map.writer = writer;
                     map.epoch = epoch;

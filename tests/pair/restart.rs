@@ -1,0 +1,80 @@
+//! Restarts that are no failures.
+
+use crate::fixture::Pair;
+use crate::load::Load;
+use cloud_mirror::lab::{StopMode, eventually};
+use std::time::{Duration, Instant};
+
+async fn survives(mode: StopMode) {
+    let pair = Pair::start().await;
+    pair.mirror_is("following").await;
+    let load = Load::start(&pair.proxy.url("app", "app-secret", "shop"), 4);
+    eventually(
+        Duration::from_secs(20),
+        async || if load.count() > 50 { Ok(()) } else { Err("no rows".into()) },
+    )
+    .await;
+    pair.local.restart(mode).await.unwrap();
+    let back = Instant::now();
+    let count = load.count();
+    eventually(Duration::from_secs(20), async || {
+        if load.count() > count + 20 { Ok(()) } else { Err(pair.proxy.log().into()) }
+    })
+    .await;
+    let resumed = back.elapsed();
+    let seen = load.stop().await;
+    println!(
+        "{mode:?}: served again {} ms after the server accepted; errors {:?}",
+        resumed.as_millis(),
+        seen.errors
+    );
+    seen.only_documented();
+    let status = pair.proxy.status().await.unwrap();
+    assert_eq!(
+        (status["writer"].as_str(), status["lease"]["epoch"].as_u64()),
+        (Some("local"), Some(1)),
+        "{status:#}"
+    );
+    let rows = pair.local.query("shop", "select v from t").await.unwrap();
+    let there: std::collections::HashSet<u64> =
+        rows.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
+    assert!(seen.acknowledged.iter().all(|(n, _)| there.contains(n)), "an acknowledged row is gone");
+    assert_eq!(there.len(), rows.len(), "a row is there twice");
+    pair.caught_up().await;
+    pair.both_sides_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_restart_of_the_local_server_is_waited_for() {
+    survives(StopMode::Fast).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immediate_restart_of_the_local_server_is_waited_for() {
+    survives(StopMode::Immediate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_proxy_comes_back_with_the_next_epoch_and_loses_nothing() {
+    let pair = Pair::start().await;
+    pair.mirror_is("following").await;
+    let load = Load::start(&pair.proxy.url("app", "app-secret", "shop"), 4);
+    for round in 1..=3 {
+        let count = load.count();
+        eventually(Duration::from_secs(30), async || {
+            if load.count() > count + 50 { Ok(()) } else { Err(pair.proxy.log().into()) }
+        })
+        .await;
+        pair.proxy.kill9();
+        pair.proxy.start().await.unwrap();
+        pair.epoch_is(round + 1).await;
+    }
+    let seen = load.stop().await;
+    let rows = pair.local.query("shop", "select v from t").await.unwrap();
+    let there: std::collections::HashSet<u64> =
+        rows.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
+    assert!(seen.acknowledged.iter().all(|(n, _)| there.contains(n)), "an acknowledged row is gone");
+    pair.mirror_is("following").await;
+    pair.caught_up().await;
+    pair.both_sides_equal().await;
+}
