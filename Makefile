@@ -3,7 +3,7 @@
 #   make demo [ARGS=--keep]   two servers, a mirror, a proxy, a kill -9: the whole story
 #   make test                 formats, lints, documentation and all tests
 #   make campaign             the long tests (marked #[ignore = "campaign: …"])
-#   make bench                the benchmarks in benches/, side by side with what they are compared to
+#   make bench [ARGS=--list]  the server, PgBouncer and the proxy side by side (-s, -r: see --help)
 #   make lint                 formats, lints and documentation only
 
 SHELL := /bin/sh
@@ -27,7 +27,7 @@ campaign: install-test
 	cargo test --locked --release --no-fail-fast -- --ignored --nocapture --test-threads=1
 
 bench: install-bench
-	cargo bench --locked --bench '*' $(ARGS)
+	cargo bench --locked --bench proxy -- $(ARGS)
 
 lint: components
 	cargo xtask lint

@@ -38,10 +38,7 @@ need 'command -v psql' postgresql-client
 need 'command -v cc' gcc libc6-dev
 case $purpose in
 test) need 'python3 -c "import venv, ensurepip"' python3 python3-venv ;;
-bench)
-    need 'python3 -c "import venv, ensurepip"' python3 python3-venv
-    need 'command -v pgbouncer || test -x /usr/sbin/pgbouncer' pgbouncer
-    ;;
+bench) need 'command -v pgbouncer || test -x /usr/sbin/pgbouncer' pgbouncer ;;
 esac
 [ -n "$packages" ] || exit 0
 

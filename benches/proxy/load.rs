@@ -1,0 +1,107 @@
+//! pgbench against each target in turn.
+
+use crate::arguments::Arguments;
+use crate::process;
+use crate::report::{Figure, Measured, Row};
+use crate::scenario::Load;
+use crate::server::{DATABASE, Server};
+use crate::targets::{Running, Target};
+use anyhow::{Context, ensure};
+use std::process::Command;
+
+/// One turn of one target.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    tps: f64,
+    /// CPU seconds of the proxy for 100,000 transactions.
+    cpu: Option<f64>,
+}
+
+/// Measures all targets, in turns.
+pub fn measure(
+    server: &Server,
+    load: &Load,
+    targets: &[Target],
+    arguments: &Arguments,
+) -> anyhow::Result<Measured> {
+    let mut running = Vec::new();
+    for target in targets {
+        let target = Running::start(server, *target).with_context(|| target.name())?;
+        let warm_up = if load.reconnects { "20" } else { "200" };
+        pgbench(server, load, &target, &["-t", warm_up])?;
+        running.push(target);
+    }
+    let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); running.len()];
+    for round in 0..arguments.rounds as usize {
+        for place in 0..running.len() {
+            let number = (round + place) % running.len();
+            let turn = take_turn(server, load, &running[number], arguments.seconds);
+            turns[number].push(turn.with_context(|| targets[number].name())?);
+        }
+    }
+    Ok(summary(targets, &turns))
+}
+
+fn take_turn(server: &Server, load: &Load, target: &Running, seconds: u32) -> anyhow::Result<Turn> {
+    let cpu = || target.pid().and_then(process::cpu);
+    let before = cpu();
+    let (transactions, tps) = pgbench(server, load, target, &["-T", &seconds.to_string()])?;
+    let spent = cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
+    Ok(Turn { tps, cpu: spent.map(|spent| spent.as_secs_f64() * 1e5 / transactions) })
+}
+
+/// Transactions and their number per second.
+fn pgbench(server: &Server, load: &Load, target: &Running, limit: &[&str]) -> anyhow::Result<(f64, f64)> {
+    let mut command = Command::new(server.program("pgbench"));
+    command.args(["-n", "-S", "-M", load.protocol, "-c", &load.clients.to_string()]);
+    command.args(["-j", &load.clients.min(2).to_string()]).args(limit);
+    command.args(["-h", "127.0.0.1", "-p", &target.port.to_string(), "-U", target.target.role(), DATABASE]);
+    command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable");
+    if load.reconnects {
+        command.arg("-C");
+    }
+    let done = command.output().context("cannot run pgbench")?;
+    let (out, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    ensure!(done.status.success() && !errors.contains("aborted"), "pgbench: {errors}");
+    let number = |start: &str| {
+        let text = out.lines().find_map(|line| line.strip_prefix(start))?;
+        text.split([' ', '/']).next()?.parse::<f64>().ok()
+    };
+    let transactions = number("number of transactions actually processed: ");
+    transactions.zip(number("tps = ")).with_context(|| format!("pgbench printed {out}"))
+}
+
+fn summary(targets: &[Target], turns: &[Vec<Turn>]) -> Measured {
+    let find = |wanted: Target| targets.iter().position(|target| *target == wanted);
+    let direct = find(Target::Direct).map(|number| &turns[number]);
+    let bouncer = find(Target::PgBouncer(crate::targets::Way::Tcp)).map(|number| &turns[number]);
+    let rows = targets.iter().zip(turns).map(|(target, own)| {
+        let against = |others: Option<&Vec<Turn>>, figure: fn(&Turn) -> Option<f64>| {
+            median(own.iter().zip(others?).filter_map(|(own, other)| Some(figure(own)? / figure(other)?)))
+        };
+        let cpus = || own.iter().filter_map(|turn| turn.cpu);
+        Row {
+            target: *target,
+            figures: vec![
+                Figure::new("tps", median(own.iter().map(|turn| turn.tps)), 0),
+                Figure::new("tps/direct", against(direct, |turn| Some(turn.tps)), 2),
+                Figure::new("tps/pgb", against(bouncer, |turn| Some(turn.tps)), 2),
+                Figure::new("CPU s/100k", median(cpus()), 2),
+                Figure::new("least", cpus().reduce(f64::min), 2),
+                Figure::new("CPU/pgb", against(bouncer, |turn| turn.cpu), 2),
+            ],
+        }
+    });
+    Measured { rows: rows.collect() }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}

@@ -1,0 +1,81 @@
+//! The PostgreSQL server behind all targets.
+
+use anyhow::{Context, ensure};
+use cloud_mirror::lab::{Cluster, SocketAuth};
+use std::path::PathBuf;
+use std::process::Command;
+use tokio::runtime::Runtime;
+
+/// The database of all scenarios.
+pub const DATABASE: &str = "bench";
+/// The role that the Unix socket lets in.
+pub const ROLE: &str = "bench";
+/// The role that has to come over TCP, so that ours, which prefers the socket, does too.
+pub const TCP_ROLE: &str = "bench_tcp";
+
+/// Scale of the pgbench tables: 100,000 accounts each, small enough to stay in memory.
+const SCALE: &str = "5";
+
+/// A running server.
+pub struct Server {
+    cluster: Cluster,
+    version: String,
+    // Dropped after the cluster, which runs on it.
+    _runtime: Runtime,
+}
+
+impl Server {
+    /// Makes a server with pgbench's tables.
+    pub fn start() -> anyhow::Result<Server> {
+        let runtime = Runtime::new()?;
+        let cluster = runtime.block_on(prepare())?;
+        let version = runtime.block_on(cluster.value("postgres", "show server_version"))?;
+        let server = Server { cluster, version, _runtime: runtime };
+        let loaded = Command::new(server.program("pgbench"))
+            .args(["-i", "-q", "-s", SCALE, "-h"])
+            .arg(server.socket_dir())
+            .args(["-p", &server.port().to_string(), "-U", ROLE, DATABASE])
+            .output()
+            .context("cannot run pgbench")?;
+        ensure!(loaded.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&loaded.stderr));
+        Ok(server)
+    }
+
+    /// Port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
+    /// Directory of the Unix socket.
+    pub fn socket_dir(&self) -> PathBuf {
+        self.cluster.socket_dir().to_owned()
+    }
+
+    /// One of PostgreSQL's programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.cluster.bindir().join(name)
+    }
+
+    /// `server_version`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+async fn prepare() -> anyhow::Result<Cluster> {
+    let cluster = Cluster::builder()
+        .socket_auth(SocketAuth::Trust)
+        .hba(format!("local all {TCP_ROLE} reject"))
+        .hba(format!("host all {ROLE},{TCP_ROLE} 127.0.0.1/32 trust"))
+        .setting("max_connections", 1300)
+        .setting("shared_buffers", "256MB")
+        .setting("synchronous_commit", "off")
+        .setting("jit", "off")
+        .start()
+        .await?;
+    for role in [ROLE, TCP_ROLE] {
+        cluster.sql("postgres", &format!("CREATE ROLE {role} LOGIN SUPERUSER")).await?;
+    }
+    cluster.create_database(DATABASE).await?;
+    Ok(cluster)
+}
