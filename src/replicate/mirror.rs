@@ -145,7 +145,11 @@ impl Actor {
                 return None;
             }
             // Once more, statement by statement, before a person is called.
-            Error::Poison { lsn, .. } if attempt.be_careful_until(*lsn) => return Some(PAUSE.0),
+            Error::Poison { lsn, .. } if attempt.be_careful_until(*lsn) => {
+                let detail = format!("mirror={mirror} error={error}");
+                self.keep.events.record(Level::Info, "replicate.stream_taken_apart", detail);
+                return Some(PAUSE.0);
+            }
             _ => {}
         }
         let reason = error.to_string();
