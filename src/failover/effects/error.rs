@@ -52,6 +52,14 @@ pub enum Error {
         /// The epoch found.
         theirs: Epoch,
     },
+    /// What another room does for us did not succeed; the same call may be made again.
+    #[error("cannot {what}: {source}")]
+    Elsewhere {
+        /// What was to be done, as an infinitive.
+        what: &'static str,
+        /// What that room says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The state found does not allow it; the text says what and what to do.
     #[error("{0}")]
     NotInState(String),
@@ -73,7 +81,7 @@ impl Error {
             Error::File(error) => error.retry(),
             Error::Sql { source, .. } if source.as_db_error().is_some() => Retry::Safe,
             Error::Sql { .. } | Error::Deadline { .. } => Retry::Unknown,
-            Error::NotClean { .. } => Retry::Safe,
+            Error::NotClean { .. } | Error::Elsewhere { .. } => Retry::Safe,
             Error::StaleEpoch { .. } | Error::NotInState(_) => Retry::Never,
         }
     }

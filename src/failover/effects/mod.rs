@@ -11,9 +11,11 @@
 //! | [`fence()`] | limit, superusers and fence row in one transaction; then ends sessions | run again |
 //! | [`lift()`] | the same three, in one transaction | run again |
 //! | [`promote()`] | progress, fence row, sequences, triggers, door in one transaction | run again |
+//! | [`failback_discard_local`] | databases renamed, made, copied, in steps with a journal | goes on with its step |
 //! | [`watch_return()`] | nothing until the server is back, then [`fence()`] | run again |
 
 pub mod control_role;
+pub mod failback;
 pub mod fence;
 pub mod promote;
 pub mod watch_return;
@@ -23,6 +25,7 @@ mod lift;
 mod scan;
 
 pub use error::Error;
+pub use failback::{Copier, Failback, Home, Ownership, Pair, failback_discard_local};
 pub use fence::{Fenced, fence, fence_on};
 pub use lift::{Lifted, lift};
 pub use promote::{Promoted, promote, promote_on};
