@@ -4,7 +4,7 @@
 //! one, the first is abandoned, and what it does after that shows up in a read. Reports leave in order; if
 //! nobody takes them the keeper stands still and the lease runs out, which is safe.
 
-use crate::base::{Moment, OpId, Site};
+use crate::base::{Epoch, Moment, OpId, Site};
 use crate::lease::protocol::{
     Effect, Event, Held, Machine, ReadAnswer, Report, RequestId, Setup, Standing, View, WriteAnswer,
 };
@@ -12,8 +12,9 @@ use crate::lease::store::{Store, StoreError};
 use crate::lease::{Authority, Nonce, Phase, Record, Version};
 use crate::observe::events::{Events, Level};
 use crate::observe::status::LeaseStatus;
-use crate::sys;
+use crate::sys::{self, file};
 use futures_util::future::BoxFuture;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -54,7 +55,7 @@ pub enum Command {
     /// [`Event::EpochKnown`].
     EpochKnown {
         /// From a fence row.
-        epoch: crate::base::Epoch,
+        epoch: Epoch,
     },
 }
 
@@ -85,6 +86,7 @@ pub struct Handle {
 pub struct Keeper {
     machine: Machine,
     store: Arc<dyn Store>,
+    memory: Option<PathBuf>,
     events: Events,
     commands: mpsc::Receiver<Command>,
     reports: mpsc::Sender<Report>,
@@ -102,13 +104,35 @@ impl Keeper {
         let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
         let (reports, report_receiver) = mpsc::channel(QUEUE_MAX);
         let (view, view_receiver) = watch::channel(machine.view());
-        let keeper =
-            Self { machine, store, events, commands, reports, view, request: None, told: None, stamp: None };
+        let keeper = Self {
+            machine,
+            store,
+            memory: None,
+            events,
+            commands,
+            reports,
+            view,
+            request: None,
+            told: None,
+            stamp: None,
+        };
         (keeper, Handle { commands: command_sender, reports: report_receiver, view: view_receiver })
+    }
+
+    /// Remembers the highest epoch that was held in this file of the locked state directory: with it a
+    /// restored old record is noticed even where no fence row can be read.
+    #[must_use]
+    pub fn remembering(mut self, file: PathBuf) -> Self {
+        self.memory = Some(file);
+        self
     }
 
     /// Runs until the other ends are dropped.
     pub async fn run(mut self) {
+        if let Some(epoch) = self.remembered() {
+            // The first step: nothing is read or written before.
+            self.machine.step(sys::now(), Event::EpochKnown { epoch });
+        }
         loop {
             let nap = self.nap();
             let event = tokio::select! {
@@ -136,13 +160,41 @@ impl Keeper {
                     }
                     Effect::Report(report) => {
                         self.journal(&report);
+                        let acquired = match report {
+                            Report::Held { op: Some(_), held } => Some(held.epoch()),
+                            _ => None,
+                        };
                         if self.reports.send(report).await.is_err() {
                             return;
+                        }
+                        if let Some(epoch) = acquired {
+                            self.remember(epoch);
                         }
                     }
                 }
             }
         }
+    }
+
+    fn remembered(&self) -> Option<Epoch> {
+        match file::read_if_exists(self.memory.as_ref()?) {
+            Ok(bytes) => String::from_utf8(bytes?).ok()?.trim().parse().ok().map(Epoch),
+            Err(error) => {
+                self.events.record(Level::Warn, "lease.epoch_not_remembered", error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Beside the way of the lease: a full disk must not stop a failover.
+    fn remember(&self, epoch: Epoch) {
+        let Some(path) = self.memory.clone() else { return };
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = file::write_atomic(&path, format!("{epoch}\n").as_bytes()) {
+                events.record(Level::Warn, "lease.epoch_not_remembered", error.to_string());
+            }
+        });
     }
 
     fn nap(&self) -> Duration {
@@ -255,7 +307,7 @@ pub fn status(view: &View, store: String, authority: Authority, ttl: Duration, n
     let deadline = held.map(Held::deadline).filter(|d| *d != Moment::NEVER);
     LeaseStatus {
         store,
-        epoch: record.map_or(crate::base::Epoch::NONE, |r| r.epoch),
+        epoch: record.map_or(Epoch::NONE, |r| r.epoch),
         owner: record.map(|r| r.owner),
         phase: record.map_or(Phase::Normal, |r| r.phase).as_str(),
         is_held: held.is_some(),
@@ -272,12 +324,17 @@ pub fn status(view: &View, store: String, authority: Authority, ttl: Duration, n
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Epoch;
     use crate::lease::Timing;
     use crate::lease::protocol::{Loss, Rebuild};
     use crate::lease::store::{Fault, FileStore, MemoryStore};
 
     fn keeper(store: Arc<dyn Store>, run: u64) -> (Handle, Events) {
+        let (keeper, handle, events) = idle(store, run);
+        tokio::spawn(keeper.run());
+        (handle, events)
+    }
+
+    fn idle(store: Arc<dyn Store>, run: u64) -> (Keeper, Handle, Events) {
         let timing = Timing {
             ttl: Duration::from_secs(2),
             renew_every: Duration::from_millis(100),
@@ -298,8 +355,7 @@ mod tests {
         };
         let events = Events::default();
         let (keeper, handle) = Keeper::new(setup, store, events.clone());
-        tokio::spawn(keeper.run());
-        (handle, events)
+        (keeper, handle, events)
     }
 
     async fn next(handle: &mut Handle) -> Report {
@@ -376,5 +432,30 @@ mod tests {
         }
         let record = Record::parse(&store.peek().unwrap().1).unwrap();
         assert_eq!((record.epoch, record.state), (Epoch(1), crate::lease::Tenure::Released));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_a_person_removed_is_missed_by_the_next_process_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("epoch");
+        let store = MemoryStore::default();
+        let (first, mut handle, _) = idle(Arc::new(store.clone()), 1);
+        tokio::spawn(first.remembering(path.clone()).run());
+        acquire(&mut handle, Site::Local).await;
+        let deadline = sys::now() + Duration::from_secs(5);
+        while file::read_if_exists(&path).unwrap().as_deref() != Some(b"1\n") {
+            assert!(sys::now() < deadline, "{path:?} was not written");
+            tokio::task::yield_now().await;
+        }
+        drop(handle);
+        store.put(None);
+        let (second, mut handle, _) = idle(Arc::new(store.clone()), 2);
+        tokio::spawn(second.remembering(path).run());
+        let wish =
+            Command::Acquire { op: OpId(1), site: Site::Local, phase: Phase::Normal, reason: String::new() };
+        handle.commands.send(wish).await.unwrap();
+        let Report::Refused { why, .. } = next(&mut handle).await else { panic!() };
+        assert!(why.to_string().contains("epoch 1 was in use"), "{why}");
+        assert_eq!(store.peek(), None);
     }
 }
