@@ -23,7 +23,8 @@ pub struct Controller {
     routed: Option<(Site, Epoch)>,
     /// At which epoch the mirrors run.
     pub(super) mirrors: Option<Epoch>,
-    pub(super) watched: Option<Site>,
+    /// The old writer that is fenced whenever it returns, and at which epoch.
+    watched: Option<(Site, Epoch)>,
     pub(super) promotable: Promotable,
     pub(super) operator: Option<OpId>,
     /// The highest epoch that we know of, for fences.
@@ -41,7 +42,7 @@ pub(super) enum State {
     New,
     /// Finding out who is to write.
     Starting(Start),
-    /// Taking the lease for a site that owns already, or anew after it was lost.
+    /// Taking the lease for the site that the facts name.
     Taking { site: Site, then: Then },
     /// Opening the writer's fence rows at our epoch; `retry_at` after an error.
     Claiming { site: Site, retry_at: Option<Moment> },
@@ -306,9 +307,8 @@ impl Controller {
         self.shut_gate(out);
         record(out, Level::Warn, "failover.lease_lost", format!("epoch={epoch}: {why}"));
         match self.state {
-            State::Steady { writer, .. } | State::Claiming { site: writer, .. } => {
-                self.enter_taking(now, writer, Then::Claim, "taken again after a loss", out);
-            }
+            // The facts first: whoever took it, or a person, may have changed more than the lease.
+            State::Steady { .. } | State::Claiming { .. } => self.enter_reading(now, out),
             State::Switching(ref switch) if switch.is_past_acquiring() => self.enter_acquiring(now, out),
             // With a server that is suspected or down it is taken when the server answers; the
             // other states do not rely on it or wait for an answer that the loss does not change.
@@ -391,7 +391,8 @@ impl Controller {
                     self.enter_claiming(now, site, out);
                 }
             }
-            (Sites::Pair, _) => self.enter_taking(now, site, Then::Claim, "taken again by its owner", out),
+            // The lease ran out meanwhile.
+            (Sites::Pair, _) => self.enter_reading(now, out),
         }
     }
 
@@ -536,13 +537,16 @@ impl Controller {
     }
 
     pub(super) fn watch_local(&mut self, out: &mut Vec<Effect>) {
-        if self.watched.replace(Site::Local).is_none() {
+        // At the newest epoch: then one side alone shows if an older record is restored.
+        let watch = Some((Site::Local, self.epoch));
+        if self.watched != watch {
+            self.watched = watch;
             out.push(Effect::WatchReturn { site: Site::Local, epoch: self.epoch });
         }
     }
 
     fn end_watch(&mut self, out: &mut Vec<Effect>) {
-        if let Some(site) = self.watched.take() {
+        if let Some((site, _)) = self.watched.take() {
             out.push(Effect::EndWatch { site });
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! Starting ─▶ Taking ─▶ Claiming ─▶ Steady(writer) ◀────────────┐
-//!                ▲                     │ link broken, probe missed │ server answers
-//!                │ lease lost          ▼                           │
-//!                └─────────────── Suspect ──▶ Grace ───────────────┤
+//!    ▲                                 │ link broken, probe missed │ server answers
+//!    │ lease lost                      ▼                           │
+//!    └─────────────────────────── Suspect ──▶ Grace ───────────────┤
 //!                                      │        │ 10 s             │
 //!                        3 × refused,  ▼        ▼                  │
 //!                        5 s silence  Switching: fencing ──▶ Down ─┘  (nothing to promote)

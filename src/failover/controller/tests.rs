@@ -284,7 +284,7 @@ fn without_a_mirror_that_follows_clients_are_held_then_refused_until_local_is_ba
     b.tell(Event::LeaseLost { epoch: Epoch(5), why: "test".into() });
     b.pass(ms(100));
     b.reply(Answer::Probe(ProbeOutcome::Up));
-    b.expect("taking_lease", &["NextLife", "AcquireLease"]);
+    b.expect("starting", &["NextLife", "ReadFacts"]);
 }
 
 #[test]
@@ -330,7 +330,9 @@ fn a_server_found_alive_by_the_fence_goes_on() {
 fn an_expired_lease_shuts_the_gate_and_is_taken_again() {
     let mut b = Bench::steady();
     b.tell(Event::LeaseLost { epoch: Epoch(5), why: "it was not renewed in time".into() });
-    b.expect("taking_lease", &["CloseGate", "Hold", "AcquireLease"]);
+    b.expect("starting", &["CloseGate", "Hold", "ReadFacts"]);
+    b.reply(Answer::Facts(facts(record_of(Site::Local, Tenure::Active))));
+    b.expect("taking_lease", &["AcquireLease"]);
     b.reply(Answer::Held(held_at(6, Site::Local)));
     b.expect("claiming", &["Claim"]);
     b.expect_not("OpenGate");
@@ -342,6 +344,7 @@ fn an_expired_lease_shuts_the_gate_and_is_taken_again() {
 fn a_lease_of_a_peer_is_a_matter_for_a_person_and_looked_at_again() {
     let mut b = Bench::steady();
     b.tell(Event::LeaseLost { epoch: Epoch(5), why: "taken".into() });
+    b.reply(Answer::Facts(facts(record_of(Site::Local, Tenure::Active))));
     let Some(Effect::AcquireLease { op, .. }) =
         b.wished.iter().find(|e| matches!(e, Effect::AcquireLease { .. })).cloned()
     else {
@@ -395,7 +398,7 @@ fn a_queue_that_does_not_reach_the_end_rolls_the_promotion_back() {
     b.reply(Answer::Fence(FenceOutcome::Done));
     b.pass(ms(27_000));
     b.pass(ms(3_000));
-    b.expect("taking_lease", &["Answer { request: OpId(77), outcome: Err("]);
+    b.expect("starting", &["Answer { request: OpId(77), outcome: Err("]);
 }
 
 #[test]
