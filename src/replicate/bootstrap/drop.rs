@@ -9,6 +9,8 @@ use crate::catalog::{self, fence};
 use crate::replicate::MirrorSpec;
 use std::time::Duration;
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Drops slot and publications.
 pub(super) async fn clean_source(spec: &MirrorSpec, source: &Control) -> Result<(), Error> {
     end_sessions(source, &application_name(spec)).await?;
@@ -49,13 +51,27 @@ pub(super) async fn clean_target(target: &Control, mirror: &MirrorName) -> Resul
 /// rows on the target, and our schema on each side where no other mirror needs it. The user's tables
 /// and rows stay on both sides, except on a target whose bootstrap never ended: that is emptied.
 ///
-/// Safe to call again after it was interrupted. Stop the mirror's stream first.
+/// When one of the servers is not reached the other is cleaned all the same, and the error says
+/// so: call again. Stop the mirror's stream first.
 pub async fn drop_mirror(spec: &MirrorSpec) -> Result<(), Error> {
-    let within = Duration::from_secs(10);
-    let name = application_name(spec);
-    let source = spec.source.control(&name, within).await?;
-    let mut target = spec.target.control(&name, within).await?;
+    // Each side for itself: a slot must not go on keeping the log because the cloud is away.
+    let (source, target) = tokio::join!(drop_on_source(spec), drop_on_target(spec));
+    source.and(target)
+}
+
+async fn drop_on_source(spec: &MirrorSpec) -> Result<(), Error> {
+    let source = spec.source.control(&application_name(spec), CONNECT_TIMEOUT).await?;
     clean_source(spec, &source).await?;
+    if !has_other_mirror(&source).await? {
+        identity::put_back(&source).await?;
+        remove_schema(&source).await?;
+    }
+    Ok(())
+}
+
+async fn drop_on_target(spec: &MirrorSpec) -> Result<(), Error> {
+    let name = application_name(spec);
+    let mut target = spec.target.control(&name, CONNECT_TIMEOUT).await?;
     end_sessions(&target, &name).await?;
     let row = catalog::progress::read(&target, &spec.name).await?;
     match row.map(|row| row.phase) {
@@ -69,10 +85,6 @@ pub async fn drop_mirror(spec: &MirrorSpec) -> Result<(), Error> {
     if catalog::progress::list(&target).await?.is_empty() {
         catalog::door::open(&mut target).await?;
         remove_schema(&target).await?;
-    }
-    if !has_other_mirror(&source).await? {
-        identity::put_back(&source).await?;
-        remove_schema(&source).await?;
     }
     Ok(())
 }

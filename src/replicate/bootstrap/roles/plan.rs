@@ -196,7 +196,11 @@ impl Plan {
         let wanted = attributes(role, target);
         if sets_password || wanted != attributes(there, target) {
             let password = if sets_password { password(&role.verifier) } else { String::new() };
-            let sql = format!("ALTER ROLE {}{wanted}{password}", ident(&role.name));
+            let forever = match (&role.valid_until, &there.valid_until) {
+                (None, Some(_)) => " VALID UNTIL 'infinity'",
+                _ => "",
+            };
+            let sql = format!("ALTER ROLE {}{wanted}{forever}{password}", ident(&role.name));
             let keeps = Some((role.name.clone(), ours));
             self.step(format!("alter role {}", ident(&role.name)), sql, keeps);
         } else if managed != Some(&ours) {
@@ -222,9 +226,16 @@ impl Plan {
             true => format!("ALTER {whose} IN DATABASE {}", ident(&target.database)),
             false => format!("ALTER {whose}"),
         };
-        // Ours to set on a database that is fenced or a mirror; never copied.
-        let is_ours = |setting: &Setting| !is_role && setting.name == "default_transaction_read_only";
-        for setting in wanted.difference(there).filter(|s| !is_ours(s)) {
+        // The first is ours to set on a database that is fenced or a mirror. A library that the target does
+        // not have would make every login there fail.
+        let is_left = |setting: &Setting| {
+            (!is_role && setting.name == "default_transaction_read_only")
+                || setting.name.ends_with("_preload_libraries")
+        };
+        for setting in wanted.difference(there).filter(|s| s.name.ends_with("_preload_libraries")) {
+            self.warnings.push(format!("{} of {whose} is not carried to the target", setting.name));
+        }
+        for setting in wanted.difference(there).filter(|s| !is_left(s)) {
             let sql = format!(
                 "{} SET {} TO {}",
                 place(setting),
@@ -233,7 +244,7 @@ impl Plan {
             );
             self.optional(format!("set {} for {whose}", setting.name), sql);
         }
-        for setting in there.difference(wanted).filter(|s| !is_ours(s)) {
+        for setting in there.difference(wanted).filter(|s| !is_left(s)) {
             let is_replaced =
                 wanted.iter().any(|w| w.name == setting.name && w.in_database == setting.in_database);
             if !is_replaced {

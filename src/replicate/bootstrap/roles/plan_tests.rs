@@ -100,6 +100,14 @@ fn an_md5_password_is_named_with_the_statement_that_cures_it() {
 }
 
 #[test]
+fn an_end_of_validity_that_was_lifted_is_lifted_there_too() {
+    let mut there = role("app", None);
+    there.valid_until = Some("2030-01-01 00:00:00+00".to_owned());
+    let plan = plan(&roles([role("app", None)]), &target([there]), OnConflict::Refuse);
+    assert!(sql(&plan)[0].ends_with(" VALID UNTIL 'infinity'"), "{:?}", sql(&plan));
+}
+
+#[test]
 fn settings_and_memberships_are_made_equal() {
     let mut app = role("app", None);
     let setting = |name: &str, value: &str, in_database| Setting {

@@ -72,7 +72,7 @@ async fn read(client: &Control, filter: &str, from: Source) -> Result<Roles, Err
         .query(
             &format!(
                 "SELECT r.rolname::text, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
-                    r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil::text, {verifier},
+                    r.rolreplication, r.rolbypassrls, r.rolconnlimit, nullif(r.rolvaliduntil, 'infinity')::text, {verifier},
                     EXISTS (SELECT 1 FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass
                         AND s.refobjid = r.oid AND s.deptype = 'o'
                         AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
