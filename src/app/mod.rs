@@ -11,6 +11,7 @@ mod check;
 pub mod convert;
 mod driver;
 mod facts;
+mod failback;
 mod front;
 mod mirrors;
 mod operator;
@@ -24,6 +25,7 @@ mod suspicions;
 mod world;
 
 pub use check::check;
+pub use failback::failback;
 pub use operator::Desk;
 pub use running::{Running, start};
 pub use setup::StartError;
@@ -87,10 +89,4 @@ pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<Exit> {
 /// The runtime for everything but the relaying of statements.
 fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
-}
-
-/// Brings the data home after a failover, giving up what the local database has: renames it,
-/// copies the cloud's, makes `local` the owner at the next epoch and mirrors anew. Blocks.
-pub fn failback(_config: Config) -> anyhow::Result<Exit> {
-    anyhow::bail!("this build has no way home yet")
 }

@@ -11,7 +11,7 @@ use crate::base::{Epoch, Moment, Site};
 use crate::config::{self, Config, LeaseStore};
 use crate::failover::controller::{Controller, Event};
 use crate::http;
-use crate::lease::keeper::Keeper;
+use crate::lease::keeper::{Handle, Keeper};
 use crate::lease::protocol::{Rebuild, Setup};
 use crate::lease::store::FileStore;
 use crate::lease::{self, Timing};
@@ -25,7 +25,7 @@ use crate::sys::{self, file::StateDir};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 /// Bounds of the channels between the rooms.
@@ -51,6 +51,7 @@ pub struct Running {
 /// and holds them until it knows.
 pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Running, StartError> {
     let state_dir = StateDir::open(&config.site.state_dir)?;
+    super::failback::must_not_be_under_way(&state_dir)?;
     let listeners = front::bind(&config.listen).await?;
     let http_listener = match &config.http.listen {
         None => None,
@@ -60,7 +61,6 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         }
     };
     let encryption = settings::encryption(&config.listen.tls)?;
-    let timing = Timing::for_ttl(config.lease.ttl)?;
     let mut advice = Vec::new();
     let local = setup::local(&config, &state_dir, &mut advice).await?;
     let cloud = setup::cloud(&config, &state_dir, &mut advice).await?;
@@ -84,20 +84,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let mut lease_reports = None;
     let mut tasks = tokio::task::JoinSet::new();
     if cloud.is_some() {
-        let LeaseStore::File(directory) = &config.lease.store;
-        let setup = Setup {
-            cluster_id: cluster_id(&config),
-            instance: state_dir.instance().to_owned(),
-            boot_id: boot_id(),
-            run: u64::from_ne_bytes(sys::random_bytes()),
-            authority: match config.lease.authority {
-                config::Authority::Internet => lease::Authority::Internet,
-            },
-            timing,
-            rebuild: Rebuild::Refuse,
-        };
-        let store = Arc::new(FileStore::open(directory.clone())?);
-        let (keeper, handle) = Keeper::new(setup, store, events.clone());
+        let (keeper, handle) = keeper(&config, &state_dir, &events)?;
         tasks.spawn(keeper.run());
         lease_reports = Some(handle.reports);
         lease = Some(Lease {
@@ -113,7 +100,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let (told, events_in) = mpsc::channel(QUEUE);
     let (suspicions, suspected) = mpsc::channel(QUEUE);
     let (console, calls) = mpsc::channel(64);
-    let pool = Pool::new(settings::pool(&config.pool), Handle::current());
+    let pool = Pool::new(settings::pool(&config.pool), runtime::Handle::current());
     let counters = Arc::new(Counters::default());
     let hold_timeout = config.failover.hold_timeout;
     let world = Arc::new(World::new(Parts {
@@ -139,7 +126,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         cancels: Cancels::default(),
         suspicions,
         console,
-        control: Handle::current(),
+        control: runtime::Handle::current(),
         hold_timeout,
         counters,
     });
@@ -249,6 +236,28 @@ pub fn reload(world: &World) -> Result<Vec<String>, String> {
     said.extend(changes.needs_restart.iter().map(|key| format!("{key} needs a restart")));
     world.events.record(Level::Info, "app.reloaded", said.join("; "));
     Ok(said)
+}
+
+/// The keeper of the lease, not running yet.
+pub fn keeper(
+    config: &Config,
+    state_dir: &StateDir,
+    events: &Events,
+) -> Result<(Keeper, Handle), StartError> {
+    let LeaseStore::File(directory) = &config.lease.store;
+    let setup = Setup {
+        cluster_id: cluster_id(config),
+        instance: state_dir.instance().to_owned(),
+        boot_id: boot_id(),
+        run: u64::from_ne_bytes(sys::random_bytes()),
+        authority: match config.lease.authority {
+            config::Authority::Internet => lease::Authority::Internet,
+        },
+        timing: Timing::for_ttl(config.lease.ttl)?,
+        rebuild: Rebuild::Refuse,
+    };
+    let store = Arc::new(FileStore::open(directory.clone())?);
+    Ok(Keeper::new(setup, store, events.clone()))
 }
 
 /// The pair is known by its two databases: another pair's record is refused.

@@ -68,6 +68,12 @@ pub enum StartError {
         /// What it has.
         found: String,
     },
+    /// The way home has begun and not ended.
+    #[error(
+        "a failback has begun and not ended, and nobody may write until it has\n\
+         run it again:\n    cloud-mirror failback --discard-local"
+    )]
+    Failback,
     /// The system.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -87,7 +93,8 @@ impl StartError {
             | StartError::Lease(_)
             | StartError::Address { .. }
             | StartError::Local(_)
-            | StartError::WalLevel { .. } => Exit::Usage,
+            | StartError::WalLevel { .. }
+            | StartError::Failback => Exit::Usage,
         }
     }
 }

@@ -92,6 +92,13 @@ impl Cluster {
                 Stage::Ready => match self.client("postgres").await {
                     Ok(_) => return Ok(()),
                     Err(Error::Sql(e)) if e.as_db_error().is_none_or(|e| e.code().code() == "57P03") => {}
+                    // A fence has taken LOGIN from the superuser, and ended who was logging in:
+                    // the server takes connections all the same.
+                    Err(Error::Sql(e))
+                        if e.code().is_some_and(|code| matches!(code.code(), "28000" | "57P01")) =>
+                    {
+                        return Ok(());
+                    }
                     Err(other) => return Err(other),
                 },
             }

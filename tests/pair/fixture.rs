@@ -91,6 +91,27 @@ impl Pair {
         assert_eq!(local, cloud, "{}", self.proxy.log());
     }
 
+    /// Rows that the mirror has, and the app knows of, at some moment.
+    pub async fn applied_rows(&self) -> Vec<u64> {
+        let rows = self.cloud.query("shop", "select v from t").await.unwrap();
+        rows.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Stops the proxy, brings the data home, and starts it again.
+    pub async fn go_home(&self) {
+        assert!(self.proxy.stop().await.success(), "{}", self.proxy.log());
+        let mut arguments = self.proxy.arguments();
+        arguments[0] = "failback".to_owned();
+        arguments.push("--discard-local".to_owned());
+        let done =
+            tokio::process::Command::new(env!("CARGO_BIN_EXE_cloud-mirror")).args(&arguments).output().await;
+        let done = done.unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&said));
+        self.proxy.start().await.unwrap();
+        self.writer_is("local").await;
+    }
+
     /// Waits until the proxy is not steady any more.
     pub async fn is_noticed(&self) {
         eventually(Duration::from_secs(10), async || {

@@ -26,9 +26,14 @@ pub struct Load {
 impl Load {
     /// `writers` connections that insert into `t (v text)` as fast as they can.
     pub fn start(url: &str, writers: u64) -> Load {
+        Self::start_at(url, writers, 1)
+    }
+
+    /// The same with numbers from `first` on.
+    pub fn start_at(url: &str, writers: u64, first: u64) -> Load {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let number = Arc::new(AtomicU64::new(1));
+        let number = Arc::new(AtomicU64::new(first));
         let writers = (0..writers)
             .map(|_| {
                 let (url, seen, stop, number) = (url.to_owned(), seen.clone(), stop.clone(), number.clone());
@@ -54,8 +59,7 @@ impl Load {
 }
 
 impl Seen {
-    /// The time from `since` to the first acknowledgement of a row that was begun after the last
-    /// one before it: the longest silence that began before `since` or right after.
+    /// The longest time without an acknowledgement after `since`.
     pub fn stall_after(&self, since: Instant) -> Duration {
         let mut times: Vec<Instant> = self.acknowledged.iter().map(|(_, at)| *at).collect();
         times.sort();

@@ -2,5 +2,6 @@
 
 mod failover;
 mod fixture;
+mod home;
 mod load;
 mod restart;
