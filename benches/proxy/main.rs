@@ -10,7 +10,6 @@
 mod arguments;
 mod bulk;
 mod client;
-mod front;
 mod idle;
 mod load;
 mod process;
@@ -30,9 +29,6 @@ use std::time::Instant;
 use targets::Target;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("front") {
-        return front::main();
-    }
     let arguments = Arguments::parse();
     if arguments.list {
         for scenario in Scenario::all() {

@@ -1,7 +1,7 @@
 //! The PostgreSQL server behind all targets.
 
 use anyhow::{Context, ensure};
-use cloud_mirror::lab::{Cluster, SocketAuth};
+use cloud_mirror::lab::{Cluster, SUPERUSER, SocketAuth};
 use std::path::PathBuf;
 use std::process::Command;
 use tokio::runtime::Runtime;
@@ -51,6 +51,11 @@ impl Server {
         self.cluster.socket_dir().to_owned()
     }
 
+    /// A superuser's URL of the database.
+    pub fn url(&self) -> String {
+        self.cluster.url(SUPERUSER, DATABASE)
+    }
+
     /// One of PostgreSQL's programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.cluster.bindir().join(name)
@@ -66,7 +71,7 @@ async fn prepare() -> anyhow::Result<Cluster> {
     let cluster = Cluster::builder()
         .socket_auth(SocketAuth::Trust)
         .hba(format!("local all {TCP_ROLE} reject"))
-        .hba(format!("host all {ROLE},{TCP_ROLE} 127.0.0.1/32 trust"))
+        .hba("host all all 127.0.0.1/32 trust")
         .setting("max_connections", 1300)
         .setting("shared_buffers", "256MB")
         .setting("synchronous_commit", "off")

@@ -104,7 +104,7 @@ impl Running {
             }
             Target::Ours(_) => {
                 let port = Port::reserve()?;
-                let command = our_command(server, port.number())?;
+                let command = our_command(server, port.number(), directory.path());
                 (port.number(), Some(port), Some(command))
             }
         };
@@ -207,8 +207,11 @@ fn bouncer_command(server: &Server, way: Way, port: u16, directory: &Path) -> an
     Ok(command)
 }
 
-fn our_command(server: &Server, port: u16) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("front").arg(port.to_string()).arg(server.port().to_string()).arg(server.socket_dir());
-    Ok(command)
+fn our_command(server: &Server, port: u16, directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloud-mirror"));
+    command.args(["run", "--local", &server.url(), "--listen", &format!("127.0.0.1:{port}")]);
+    command.args(["--http", "off", "--auth", "trust"]);
+    command.arg("--state-dir").arg(directory.join("state"));
+    command.arg("--lease").arg(format!("file:{}", directory.join("lease").display()));
+    command
 }
