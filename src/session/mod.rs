@@ -36,7 +36,6 @@ use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::Detached;
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
-use arc_swap::ArcSwap;
 use relay::{Exit, Relay};
 use std::io;
 use std::ops::ControlFlow;
@@ -91,8 +90,8 @@ pub struct Shared {
     pub console: mpsc::Sender<ConsoleCall>,
     /// The control runtime, on which links are made.
     pub control: Handle,
-    /// How long a statement or a log-in is held while no writer is there; a reload changes it.
-    pub hold_timeout: ArcSwap<Duration>,
+    /// How long a statement or a log-in is held while no writer is there.
+    pub hold_timeout: Duration,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
