@@ -14,7 +14,7 @@
 
 mod args;
 mod demo;
-
+mod paint;
 mod status;
 
 use crate::app::{self, ConfigSource, Exit};

@@ -1,62 +1,63 @@
 //! `cloud-mirror status`: what the running proxy says of itself, for a person or a script.
 
 use super::args::StatusArguments;
+use super::paint::{Paint, Tone};
 use crate::app::{ConfigSource, Exit};
 use crate::http::fetch::{self, FetchError};
 use serde::Deserialize;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 const DEFAULT: &str = "127.0.0.1:8432";
 
 /// The part of the document that is shown; a newer proxy may say more.
 #[derive(Debug, Deserialize)]
-struct Document {
-    version: String,
-    summary: String,
-    state: String,
-    writer: Option<String>,
-    is_holding: bool,
-    clients: u64,
-    servers: u64,
-    lease: Option<Lease>,
-    upstreams: Vec<Upstream>,
-    mirrors: Vec<Mirror>,
+pub(super) struct Document {
+    pub(super) version: String,
+    pub(super) summary: String,
+    pub(super) state: String,
+    pub(super) writer: Option<String>,
+    pub(super) is_holding: bool,
+    pub(super) clients: u64,
+    pub(super) servers: u64,
+    pub(super) lease: Option<Lease>,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) mirrors: Vec<Mirror>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Lease {
-    store: String,
-    epoch: u64,
-    owner: Option<String>,
-    phase: String,
-    is_held: bool,
-    deadline_ms: Option<u64>,
-    problem: Option<String>,
+pub(super) struct Lease {
+    pub(super) store: String,
+    pub(super) epoch: u64,
+    pub(super) owner: Option<String>,
+    pub(super) phase: String,
+    pub(super) is_held: bool,
+    pub(super) deadline_ms: Option<u64>,
+    pub(super) problem: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Upstream {
-    upstream: String,
-    address: String,
-    role: String,
-    is_up: bool,
-    needs: Option<String>,
+pub(super) struct Upstream {
+    pub(super) upstream: String,
+    pub(super) address: String,
+    pub(super) role: String,
+    pub(super) is_up: bool,
+    pub(super) needs: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Mirror {
-    mirror: String,
-    mode: String,
+pub(super) struct Mirror {
+    pub(super) mirror: String,
+    pub(super) mode: String,
     state: State,
-    source_database: String,
-    target_database: String,
-    last_applied: Option<String>,
-    lag_ms: Option<u64>,
-    lag_bytes: Option<u64>,
-    bytes_done: u64,
-    bytes_total: u64,
-    warnings: Vec<String>,
+    pub(super) source_database: String,
+    pub(super) target_database: String,
+    pub(super) last_applied: Option<String>,
+    pub(super) lag_ms: Option<u64>,
+    pub(super) lag_bytes: Option<u64>,
+    pub(super) bytes_done: u64,
+    pub(super) bytes_total: u64,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +66,24 @@ struct State {
     reason: Option<String>,
     bytes_done: Option<u64>,
     bytes_total: Option<u64>,
+}
+
+impl Mirror {
+    /// What it does at the moment, one word in lower case.
+    pub(super) fn word(&self) -> &str {
+        &self.state.state
+    }
+
+    /// Why it does not follow, if it does not.
+    pub(super) fn reason(&self) -> &str {
+        self.state.reason.as_deref().unwrap_or_default()
+    }
+
+    /// Bytes of the first copy: done, and in all.
+    pub(super) fn copied_bytes(&self) -> (u64, u64) {
+        let State { bytes_done, bytes_total, .. } = self.state;
+        (bytes_done.unwrap_or(self.bytes_done), bytes_total.unwrap_or(self.bytes_total))
+    }
 }
 
 /// Asks, prints, and says in its exit code how things are.
@@ -128,44 +147,8 @@ fn outcome(document: &Document) -> Exit {
     }
 }
 
-/// Whether words are coloured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Paint {
-    Plain,
-    Coloured,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Tone {
-    Good,
-    Doubtful,
-    Bad,
-}
-
-impl Paint {
-    /// <https://no-color.org>
-    fn for_output() -> Self {
-        let is_wished = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        match is_wished && std::io::stdout().is_terminal() {
-            true => Paint::Coloured,
-            false => Paint::Plain,
-        }
-    }
-
-    fn word(self, tone: Tone, word: &str) -> String {
-        let code = match tone {
-            Tone::Good => 32,
-            Tone::Doubtful => 33,
-            Tone::Bad => 31,
-        };
-        match self {
-            Paint::Plain => word.to_owned(),
-            Paint::Coloured => format!("\x1b[{code}m{word}\x1b[0m"),
-        }
-    }
-}
-
-fn table(document: &Document, paint: Paint) -> String {
+/// Everything for a person.
+pub(super) fn table(document: &Document, paint: Paint) -> String {
     let mut out = String::new();
     let writer = match &document.writer {
         Some(writer) => paint.word(Tone::Good, writer),
@@ -282,15 +265,16 @@ fn lag(mirror: &Mirror) -> String {
 }
 
 fn copied(mirror: &Mirror) -> String {
-    let done = mirror.state.bytes_done.unwrap_or(mirror.bytes_done);
-    match mirror.state.bytes_total.unwrap_or(mirror.bytes_total) {
+    let (done, total) = mirror.copied_bytes();
+    match total {
         0 => "-".to_owned(),
         total if done >= total => size(total),
         total => format!("{} of {} ({} %)", size(done), size(total), done as u128 * 100 / total as u128),
     }
 }
 
-fn size(bytes: u64) -> String {
+/// A number of bytes as a person reads it.
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1000.0 && unit + 1 < UNITS.len() {

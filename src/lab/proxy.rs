@@ -97,7 +97,14 @@ impl Proxy {
             program: self.program.display().to_string(),
             output: error.to_string(),
         };
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars_os() {
+            // What this user has configured is for another proxy.
+            if name.to_string_lossy().starts_with("CLOUD_MIRROR") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(log)
