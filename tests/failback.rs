@@ -1,8 +1,8 @@
 //! The plain way home, whole and interrupted at any moment.
 
 use async_trait::async_trait;
-use cloud_mirror::backend::{Party, Proof};
-use cloud_mirror::base::{Epoch, Site};
+use cloud_mirror::backend::{Login, Party, Proof};
+use cloud_mirror::base::{Epoch, MirrorName, RoleName, Secret, Site};
 use cloud_mirror::catalog;
 use cloud_mirror::failover::effects::failback::{BoxError, Step, pending};
 use cloud_mirror::failover::effects::{
@@ -10,10 +10,12 @@ use cloud_mirror::failover::effects::{
 };
 use cloud_mirror::lab::{Cluster, eventually, that};
 use cloud_mirror::observe::events::Events;
+use cloud_mirror::replicate::{MirrorSpec, bootstrap};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio_postgres::{Client, NoTls};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -23,6 +25,10 @@ struct Dump(PathBuf);
 
 #[async_trait]
 impl Copier for Dump {
+    async fn check(&self, _source: &Party) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     async fn copy(&self, source: &Party, target: &Party) -> Result<(), BoxError> {
         let url = |party: &Party| {
             let password = match &party.login.proof {
@@ -53,6 +59,35 @@ impl Copier for Dump {
     }
 }
 
+/// The first copy of a mirror, in the reverse direction.
+struct FirstCopy(Events);
+
+#[async_trait]
+impl Copier for FirstCopy {
+    async fn check(&self, source: &Party) -> Result<(), BoxError> {
+        let client = source.control("cloud-mirror test", SOON).await?;
+        let ask = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+        let is_superuser: bool = client.query_one(ask, &[]).await?.get(0);
+        if is_superuser { Ok(()) } else { Err("the first copy reads as a superuser only".into()) }
+    }
+
+    async fn copy(&self, source: &Party, target: &Party) -> Result<(), BoxError> {
+        let spec = MirrorSpec {
+            name: MirrorName::new("home")?,
+            source: source.clone(),
+            target: target.clone(),
+            replace_role_passwords: true,
+            full_identity: false,
+        };
+        let (progress, _) = watch::channel(Default::default());
+        let copied = bootstrap::run(&spec, Epoch(2), progress, &self.0).await;
+        // Takes slot and publications away, and what an interrupted copy left on the target.
+        bootstrap::drop_mirror(&spec).await?;
+        copied?;
+        Ok(())
+    }
+}
+
 /// A lease in memory.
 struct Lease(Mutex<(Site, Epoch)>);
 
@@ -74,7 +109,7 @@ struct Sites {
     cloud: Cluster,
     pairs: Vec<Pair>,
     state: tempfile::TempDir,
-    copier: Dump,
+    copier: Box<dyn Copier>,
     lease: Lease,
     events: Events,
 }
@@ -118,7 +153,7 @@ async fn sites() -> Sites {
     let written = "INSERT INTO public.orders (note) SELECT 'cloud ' || n FROM generate_series(1, 500) n; \
                    SELECT setval('public.orders_id_seq', 9000)";
     us.batch_execute(written).await.unwrap();
-    let copier = Dump(local.bindir().to_owned());
+    let copier = Box::new(Dump(local.bindir().to_owned()));
     let lease = Lease(Mutex::new((Site::Cloud, Epoch(2))));
     Sites { local, cloud, pairs, state, copier, lease, events: Events::default() }
 }
@@ -129,7 +164,7 @@ impl Sites {
             pairs: &self.pairs,
             epoch: Epoch(2),
             state_dir: self.state.path(),
-            copier: &self.copier,
+            copier: &*self.copier,
             ownership: &self.lease,
             events: &self.events,
             patience: SOON,
@@ -191,7 +226,8 @@ async fn connect(url: &str) -> Client {
 
 #[tokio::test]
 async fn the_clouds_data_comes_home_and_the_old_data_is_kept() {
-    let sites = sites().await;
+    let mut sites = sites().await;
+    sites.copier = Box::new(FirstCopy(sites.events.clone()));
     let app_in_the_cloud = connect(&sites.cloud.url("app", "shop")).await;
     let home = sites.go().await.unwrap();
     assert!(app_in_the_cloud.batch_execute("INSERT INTO orders DEFAULT VALUES").await.is_err());
@@ -206,7 +242,7 @@ async fn a_way_home_that_is_cut_off_anywhere_goes_on() {
     let mut cuts = 0;
     let home = loop {
         // Dropped in the middle, as by kill -9: longer and longer, so that it gets through.
-        let patience = Duration::from_millis(20 + 30 * cuts);
+        let patience = Duration::from_millis(20 + 60 * cuts);
         match tokio::time::timeout(patience, sites.go()).await {
             Ok(Ok(home)) => break home,
             // What was cut off may still be running on a server.
@@ -227,10 +263,7 @@ async fn a_way_home_that_is_cut_off_anywhere_goes_on() {
 async fn a_login_that_may_not_make_databases_is_told_before_anything_changes() {
     let mut sites = sites().await;
     sites.cloud.create_role("poor", "poor", "").await.unwrap();
-    let poor = cloud_mirror::backend::Login {
-        user: cloud_mirror::base::RoleName::new("poor").unwrap(),
-        proof: Proof::Password(cloud_mirror::base::Secret::new("poor")),
-    };
+    let poor = Login { user: RoleName::new("poor").unwrap(), proof: Proof::Password(Secret::new("poor")) };
     sites.pairs[0].cloud.login = poor;
     let refused = sites.go().await.unwrap_err();
     assert!(refused.to_string().contains("CREATEDB"), "{refused}");
@@ -239,4 +272,38 @@ async fn a_login_that_may_not_make_databases_is_told_before_anything_changes() {
         that(sites.cloud.value("shop", "SELECT count(*) FROM orders").await?, |n| n == "501")
     })
     .await;
+}
+
+#[tokio::test]
+async fn home_comes_from_a_cloud_where_we_are_no_superuser_too() {
+    let mut sites = sites().await;
+    sites.cloud.create_role("owner", "owner", "CREATEROLE CREATEDB REPLICATION").await.unwrap();
+    for sql in [
+        "GRANT app, pg_signal_backend, pg_read_all_stats TO owner",
+        "ALTER DATABASE shop OWNER TO owner",
+        "GRANT CONNECT ON DATABASE shop TO app",
+        "ALTER SCHEMA cloud_mirror OWNER TO owner",
+    ] {
+        sites.cloud.sql("shop", sql).await.unwrap();
+    }
+    for table in ["fence", "progress", "sequences", "door", "triggers"] {
+        let sql = format!("ALTER TABLE cloud_mirror.{table} OWNER TO owner");
+        sites.cloud.sql("shop", &sql).await.unwrap();
+    }
+    let proof = Proof::Password(Secret::new("owner"));
+    sites.pairs[0].cloud.login = Login { user: RoleName::new("owner").unwrap(), proof };
+
+    let by_dump = std::mem::replace(&mut sites.copier, Box::new(FirstCopy(sites.events.clone())));
+    let refused = sites.go().await.unwrap_err();
+    assert!(refused.to_string().contains("as a superuser only"), "{refused}");
+    assert_eq!(pending(sites.state.path()).unwrap(), None, "nothing has begun");
+
+    sites.copier = by_dump;
+    let home = sites.go().await.unwrap();
+    let app = connect(&sites.local.url("app", "shop")).await;
+    assert_eq!(app.query_one("SELECT count(*) FROM orders", &[]).await.unwrap().get::<_, i64>(0), 501);
+    // The new database in the cloud lets in whom the old one did; the old one stays shut.
+    connect(&sites.cloud.url("app", "shop")).await;
+    let aside = sites.cloud.url("app", home.databases[0].cloud_aside.as_str());
+    assert!(tokio_postgres::connect(&aside, NoTls).await.is_err());
 }

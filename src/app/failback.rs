@@ -105,6 +105,20 @@ struct FirstCopy {
 
 #[async_trait]
 impl Copier for FirstCopy {
+    async fn check(&self, source: &Party) -> Result<(), BoxError> {
+        let client = source.control("cloud-mirror failback", PATIENCE).await?;
+        let ask = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        let row = client.query_typed_one(ask, &[]).await?;
+        if row.get(0) {
+            return Ok(());
+        }
+        Err(format!(
+            "the copy reads as a superuser only, and {} is none in the cloud; give --cloud the URL of one",
+            source.login.user
+        )
+        .into())
+    }
+
     async fn copy(&self, source: &Party, target: &Party) -> Result<(), BoxError> {
         let spec = MirrorSpec {
             name: MirrorName::new("failback").expect("a name"),

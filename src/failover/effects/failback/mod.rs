@@ -33,6 +33,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Copies a whole database.
 #[async_trait]
 pub trait Copier: Send + Sync {
+    /// Says what would keep [`Copier::copy`] from reading `source`, before anything is changed.
+    async fn check(&self, source: &Party) -> Result<(), BoxError>;
     /// Copies all of `source`, in which nobody writes, into `target`, which is empty but for our
     /// own schema. What it makes on the source (slot, publications) it takes away again, also when
     /// it fails. It may leave triggers, door and progress on the target as a bootstrap does.
@@ -151,6 +153,8 @@ async fn begin(way: &Failback<'_>) -> Result<Journal, Error> {
                 stamp = Some(row.get::<_, String>(0));
             }
         }
+        let readable = way.copier.check(&pair.cloud).await;
+        readable.map_err(|source| Error::Elsewhere { what: "copy the cloud's database", source })?;
         let stamp = stamp.as_deref().expect("asked of the first server");
         databases.push(Database {
             local: pair.local.database.clone(),
@@ -243,7 +247,7 @@ impl Failback<'_> {
         journal.save(self.state_dir)?;
         let shape = Shape::read(&client, &database.local_aside, None).await?;
         server::make(&client, &database.local, &shape, 0).await?;
-        server::dress(&client, &database.local, &shape).await?;
+        self.tell_refused(server::dress(&client, &database.local, &shape).await?);
         self.hand_on_the_fence(pair, &database, journal.epoch).await?;
         let copied = self.copier.copy(&pair.cloud, &pair.local).await;
         copied.map_err(|source| Error::Elsewhere { what: "copy the cloud's database", source })?;
@@ -268,13 +272,24 @@ impl Failback<'_> {
     async fn finish(&self, pair: &Pair) -> Result<(), Error> {
         let cloud = pair.cloud.control("cloud-mirror failback", self.patience).await?;
         let mut local = pair.local.control("cloud-mirror failback", self.patience).await?;
+        catalog::schema::ensure(&local).await?;
         copy_sequences(&cloud, &local).await?;
         catalog::triggers::restore(&mut local).await?;
+        if let Some(door) = catalog::door::read(&cloud).await? {
+            // The cloud's fence is the door, so the copy found nobody who may connect there.
+            catalog::door::plan(&local, &door).await?;
+        }
         catalog::door::open(&mut local).await?;
         local
             .batch_execute("DELETE FROM cloud_mirror.progress; DELETE FROM cloud_mirror.sequences")
             .await
             .map_err(Error::sql("forget the copy's progress"))
+    }
+
+    fn tell_refused(&self, refused: Vec<String>) {
+        for statement in refused {
+            self.events.record(Level::Warn, "failback.statement_refused", statement);
+        }
     }
 
     async fn set_cloud_aside(&self, pair: &Pair, database: &Database) -> Result<(), Error> {
@@ -289,7 +304,7 @@ impl Failback<'_> {
             let limit = saved.as_ref().and_then(|fence| fence.connection_limit).unwrap_or(-1);
             server::make(&client, &database.cloud, &shape, limit).await?;
         }
-        server::dress(&client, &database.cloud, &shape).await?;
+        self.tell_refused(server::dress(&client, &database.cloud, &shape).await?);
         // The old one keeps its limit; the server's other superusers may log in again.
         for name in saved.map(|fence| fence.superusers).unwrap_or_default() {
             let exists = client

@@ -3,7 +3,7 @@
 use super::super::Error;
 use super::shape::Shape;
 use crate::backend::Party;
-use crate::backend::control::Control;
+use crate::backend::control::{Control, describe};
 use crate::base::DatabaseName;
 use crate::catalog::identifier;
 use std::time::Duration;
@@ -99,12 +99,25 @@ pub(super) async fn make(
         .map_err(Error::sql("create the new database"))
 }
 
-/// Gives a database the rights and settings of another one. May be done again.
-pub(super) async fn dress(client: &Control, name: &DatabaseName, shape: &Shape) -> Result<(), Error> {
+/// Gives a database the rights and settings of another one; may be done again. Returns what the
+/// server refused, which happens where we are no superuser (a custom setting, for example) and
+/// must not keep the data from coming home.
+pub(super) async fn dress(
+    client: &Control,
+    name: &DatabaseName,
+    shape: &Shape,
+) -> Result<Vec<String>, Error> {
+    let mut refused = Vec::new();
     for statement in shape.dress(name) {
-        client.batch_execute(&statement).await.map_err(Error::sql("set up the new database"))?;
+        match client.batch_execute(&statement).await {
+            Ok(()) => {}
+            Err(error) if error.as_db_error().is_some() => {
+                refused.push(format!("{statement}: {}", describe(&error)));
+            }
+            Err(source) => return Err(Error::Sql { what: "set up the new database", source }),
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Drops a database that we made and did not finish.

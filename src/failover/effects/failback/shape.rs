@@ -163,8 +163,11 @@ impl Shape {
 fn options(row: &Value, encoding: &str, tablespace: &str) -> Vec<String> {
     let text = |column: &str| row.get(column).and_then(Value::as_str).filter(|text| !text.is_empty());
     let quoted = |text: &str| literal(text).trim_start().to_owned();
-    let mut options =
-        vec![format!("ENCODING {}", quoted(encoding)), format!("TABLESPACE {}", identifier(tablespace))];
+    let mut options = vec![format!("ENCODING {}", quoted(encoding))];
+    // Named, it takes a privilege that only superusers have on this one; template0 is in it.
+    if tablespace != "pg_default" {
+        options.push(format!("TABLESPACE {}", identifier(tablespace)));
+    }
     for (option, column) in [("LC_COLLATE", "datcollate"), ("LC_CTYPE", "datctype")] {
         if let Some(value) = text(column) {
             options.push(format!("{option} {}", quoted(value)));
@@ -199,15 +202,15 @@ mod tests {
         };
         check(
             json!({"datcollate": "C", "datctype": "de_DE.UTF-8"}),
-            r#"ENCODING 'UTF8' TABLESPACE "pg_default" LC_COLLATE 'C' LC_CTYPE 'de_DE.UTF-8'"#,
+            r#"ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'de_DE.UTF-8'"#,
         );
         check(
             json!({"datcollate": "C", "datctype": "C", "datlocprovider": "i", "daticulocale": "de"}),
-            r#"ENCODING 'UTF8' TABLESPACE "pg_default" LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'de'"#,
+            r#"ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'de'"#,
         );
         check(
             json!({"datcollate": "C", "datctype": "C", "datlocprovider": "b", "datlocale": "C.UTF-8"}),
-            r#"ENCODING 'UTF8' TABLESPACE "pg_default" LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"#,
+            r#"ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"#,
         );
     }
 
