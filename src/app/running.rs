@@ -254,10 +254,11 @@ pub fn keeper(
             config::Authority::Internet => lease::Authority::Internet,
         },
         timing: Timing::for_ttl(config.lease.ttl)?,
-        rebuild: Rebuild::Refuse,
+        rebuild: if config.lease.rebuild { Rebuild::Allow } else { Rebuild::Refuse },
     };
     let store = Arc::new(FileStore::open(directory.clone())?);
-    Ok(Keeper::new(setup, store, events.clone()))
+    let (keeper, handle) = Keeper::new(setup, store, events.clone());
+    Ok((keeper.remembering(state_dir.path().join("epoch")), handle))
 }
 
 /// The pair is known by its two databases: another pair's record is refused.

@@ -68,6 +68,9 @@ pub struct Settings {
     /// Health, status and metrics, 127.0.0.1:8432 if not given; "off" for none
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
+    /// Make the record of the lease again, for one start after it was lost
+    #[arg(long)]
+    rebuild_lease: bool,
     /// When a client's server connection is given back
     #[arg(long, value_name = "session")]
     pool_mode: Option<String>,
@@ -105,6 +108,9 @@ impl Settings {
         put("--pool-mode", "pool.mode", self.pool_mode);
         put("--pool-size", "pool.size", self.pool_size);
         put("--auth", "auth.type", self.auth);
+        if self.rebuild_lease {
+            put("--rebuild-lease", "lease.rebuild", Some("true".to_owned()));
+        }
         put("--state-dir", "site.state_dir", self.state_dir.as_deref().map(absolute).transpose()?);
         if self.replace_role_passwords {
             put("--replace-role-passwords", "mirror.*.replace_role_passwords", Some("true".to_owned()));
@@ -171,11 +177,13 @@ mod tests {
             "--pool-size",
             "5",
             "--replace-role-passwords",
+            "--rebuild-lease",
         ];
         let Command::Run(settings) = Arguments::try_parse_from(typed).unwrap().command else { panic!() };
         let source = settings.source().unwrap();
         let config = source.load().unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!((config.listen.tcp.len(), config.pool.size), (2, Some(5)));
+        assert!(config.lease.rebuild);
         let here = std::env::current_dir().unwrap();
         assert_eq!(config.lease.store.to_string(), format!("file:{}", here.join("lease").display()));
     }

@@ -130,6 +130,7 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
     put("lease.store", config.lease.store.to_string());
     put("lease.ttl", show_duration(config.lease.ttl));
     put("lease.authority", "internet".to_owned());
+    put("lease.rebuild", config.lease.rebuild.to_string());
     let failover = &config.failover;
     put("failover.restart_grace", show_duration(failover.restart_grace));
     put("failover.hold_timeout", show_duration(failover.hold_timeout));

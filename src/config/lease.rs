@@ -22,16 +22,21 @@ pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> Option
         None => state_dir.map(|dir| LeaseStore::File(dir.join("lease"))),
     };
     let has_ttl = section.has("ttl");
-    let ttl = section.duration("ttl", secs(1)..=secs(600));
+    let ttl = section.duration("ttl", secs(2)..=secs(600));
     let has_authority = section.has("authority");
     let later = [("local", "it comes later")];
     let authority = section.choice("authority", &[("internet", Authority::Internet)], &later);
-    let is_sound = (ttl.is_some() || !has_ttl) && (authority.is_some() || !has_authority);
+    let has_rebuild = section.has("rebuild");
+    let rebuild = section.boolean("rebuild");
+    let is_sound = (rebuild.is_some() || !has_rebuild)
+        && (ttl.is_some() || !has_ttl)
+        && (authority.is_some() || !has_authority);
     section.finish();
     store.filter(|_| is_sound).map(|store| LeaseConfig {
         store,
         ttl: ttl.map_or(secs(30), |ttl| ttl.value),
         authority: authority.map_or(Authority::Internet, |found| found.value),
+        rebuild: rebuild.unwrap_or(false),
     })
 }
 

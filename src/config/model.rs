@@ -290,6 +290,8 @@ pub struct LeaseConfig {
     pub ttl: Duration,
     /// `authority`
     pub authority: Authority,
+    /// `rebuild`: make a lost record again after the highest epoch known.
+    pub rebuild: bool,
 }
 
 /// `[failover]`
