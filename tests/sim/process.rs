@@ -478,7 +478,7 @@ impl World {
                 Ok(()) => FenceOutcome::Done,
                 Err(why) => FenceOutcome::Failed { why },
             }),
-            Health::Starting => Some(FenceOutcome::Failed { why: "57P03".into() }),
+            Health::Starting => Some(FenceOutcome::NotReady),
             Health::Down => Some(FenceOutcome::Refused),
             Health::Frozen => None,
         }

@@ -3,6 +3,7 @@
 use crate::app::server::Server;
 use crate::app::world::World;
 use crate::backend::control::ControlError;
+use crate::base::sqlstate::CANNOT_CONNECT_NOW;
 use crate::base::{Epoch, Lsn, Moment, OpId, Site};
 use crate::failover::controller::{ClaimOutcome, Event, FenceOutcome, ProbeOutcome};
 use crate::failover::effects::{self, Return};
@@ -107,6 +108,9 @@ fn fence_failed(error: effects::Error) -> FenceOutcome {
     match &error {
         effects::Error::Connect(connect) if connect.is_refused() => FenceOutcome::Refused,
         effects::Error::Connect(ControlError::Timeout { .. }) => FenceOutcome::Silent,
+        effects::Error::Connect(connect) if connect.code() == Some(CANNOT_CONNECT_NOW) => {
+            FenceOutcome::NotReady
+        }
         _ => FenceOutcome::Failed { why: error.to_string() },
     }
 }

@@ -61,12 +61,14 @@ fn plan_without_record(facts: &Facts) -> Plan {
         }
     };
     match (facts.local, facts.cloud) {
-        (FenceFact::Unreachable, _) | (_, FenceFact::Unreachable) => {
-            let which = if facts.local == FenceFact::Unreachable { Site::Local } else { Site::Cloud };
-            Plan::Wait(format!(
-                "there is no lease record, and the {which} server does not answer whether there was one before"
-            ))
+        (FenceFact::Unreachable, _) => {
+            let why =
+                "there is no lease record, and the local server does not answer whether there was one before";
+            Plan::Wait(why.into())
         }
+        // Neither the record, nor local's rows, nor the state directory (the lease looks there) knows of an
+        // epoch: a first start. It serves without the cloud, as any other start does.
+        (FenceFact::Absent | FenceFact::Row { .. }, FenceFact::Unreachable) => Plan::Serve(Site::Local),
         (local, cloud) if open(cloud) > open(local) => Plan::Serve(Site::Cloud),
         _ => Plan::Serve(Site::Local),
     }

@@ -158,8 +158,9 @@ impl Controller {
             return self.turn_back(now, cause, why, out);
         }
         match (cause, fence) {
-            (Cause::Loss, FenceOutcome::Refused | FenceOutcome::Silent) => {
-                self.enter_releasing(now, cause, out)
+            // Nobody can write there, and whoever could soon is fenced first; see `WatchReturn`.
+            (Cause::Loss, FenceOutcome::Refused | FenceOutcome::Silent | FenceOutcome::NotReady) => {
+                self.enter_releasing(now, cause, out);
             }
             // It lives: it came back in the last moment, and has every row.
             (Cause::Loss, FenceOutcome::Done | FenceOutcome::Failed { .. }) => {
@@ -174,11 +175,18 @@ impl Controller {
             }
             (Cause::Operator(_), FenceOutcome::Done) => self.enter_draining(now, cause, out),
             (Cause::Operator(_), FenceOutcome::Refused)
-            | (Cause::Operator(Insistence::Force), FenceOutcome::Silent | FenceOutcome::Failed { .. }) => {
+            | (
+                Cause::Operator(Insistence::Force),
+                FenceOutcome::Silent | FenceOutcome::NotReady | FenceOutcome::Failed { .. },
+            ) => {
                 self.enter_releasing(now, cause, out);
             }
             (Cause::Operator(Insistence::Verified), FenceOutcome::Silent) => {
                 let why = "the local server gives no answer, so it is not known to be fenced; FORCE goes on";
+                self.turn_back(now, cause, why.into(), out);
+            }
+            (Cause::Operator(Insistence::Verified), FenceOutcome::NotReady) => {
+                let why = "the local server is starting or stopping, so it is not known to be fenced; FORCE goes on";
                 self.turn_back(now, cause, why.into(), out);
             }
             (Cause::Operator(Insistence::Verified), FenceOutcome::Failed { why }) => {

@@ -227,6 +227,17 @@ fn a_restart_that_takes_longer_than_the_grace_is_a_death() {
 }
 
 #[test]
+fn a_recovery_that_takes_longer_than_the_grace_is_a_death_too() {
+    let mut b = Bench::steady();
+    b.links_break(Evidence::CrashRestart);
+    b.reply(Answer::Probe(ProbeOutcome::StartingUp));
+    b.pass(ms(10_000));
+    b.reply(Answer::Fence(FenceOutcome::NotReady));
+    b.reply(Answer::Probe(ProbeOutcome::Up));
+    b.expect("releasing", &["ReleaseLease"]);
+}
+
+#[test]
 fn a_kill_during_a_restart_ends_the_grace() {
     let mut b = Bench::steady();
     b.links_break(Evidence::AdminStop);
@@ -376,7 +387,11 @@ fn an_operators_promotion_drains_before_it_releases() {
 
 #[test]
 fn an_operators_promotion_without_a_verified_fence_is_given_up() {
-    for outcome in [FenceOutcome::Silent, FenceOutcome::Failed { why: "permission denied".into() }] {
+    for outcome in [
+        FenceOutcome::Silent,
+        FenceOutcome::NotReady,
+        FenceOutcome::Failed { why: "permission denied".into() },
+    ] {
         let mut b = Bench::steady();
         b.tell(Event::PromoteRequested { request: OpId(77), insistence: Insistence::Verified });
         b.reply(Answer::Probe(ProbeOutcome::Up));
@@ -506,7 +521,7 @@ fn the_first_undone_step_follows_from_the_facts_alone() {
     let nothing = |f: &mut Facts| f.lease = LeaseFact::Nothing;
     check(&|f| (nothing(f), f.local = FenceFact::Absent).1, Plan::Serve(Site::Local));
     check(&|f| (nothing(f), f.local = FenceFact::Unreachable).1, wait());
-    check(&|f| (nothing(f), f.cloud = FenceFact::Unreachable).1, wait());
+    check(&|f| (nothing(f), f.cloud = FenceFact::Unreachable).1, Plan::Serve(Site::Local));
     check(&|f| (nothing(f), f.local = fenced, f.cloud = open(5)).2, Plan::Serve(Site::Cloud));
 
     let release = |f: &mut Facts| f.lease = released();

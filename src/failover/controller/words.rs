@@ -232,6 +232,8 @@ pub enum FenceOutcome {
     Refused,
     /// No answer.
     Silent,
+    /// 57P03: it starts, stops or recovers. Nobody can write there, but soon somebody might.
+    NotReady,
     /// The server answers, but is not known to be fenced.
     Failed {
         /// In words.
