@@ -2,36 +2,19 @@
 
 mod stream;
 
-use std::process::Stdio;
 use std::time::Instant;
 use stream::{Pair, following, until};
-
-async fn pgbench(pair: &Pair, arguments: &[&str]) {
-    let program = pair.local.bindir().join("pgbench");
-    let status = tokio::process::Command::new(program)
-        .args(["-h", pair.local.socket_dir().to_str().unwrap(), "-p", &pair.local.port().to_string()])
-        .args(["-U", cloud_mirror::lab::SUPERUSER])
-        .args(arguments)
-        .arg("shop")
-        .env("PGPASSWORD", cloud_mirror::lab::PASSWORD)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .await
-        .unwrap();
-    assert!(status.success());
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn the_backlog_of_a_pgbench_run_is_drained() {
     let pair = Pair::start().await;
-    pgbench(&pair, &["-i", "-q", "-s", "10"]).await;
+    pair.pgbench(&["-i", "-q", "-s", "10"]).await;
     // Its history has no key: inserts only, as in pgbench.
     let mirror = pair.mirror();
     following(&mirror).await;
     mirror.stop().await;
-    pgbench(&pair, &["-n", "-c", "8", "-j", "2", "-t", "10000", "-M", "prepared"]).await;
+    pair.pgbench(&["-n", "-c", "8", "-j", "2", "-t", "10000", "-M", "prepared"]).await;
     let before = (cpu_seconds(), server_seconds(&pair.local), server_seconds(&pair.cloud));
     let began = Instant::now();
     let mirror = pair.mirror();
@@ -60,7 +43,7 @@ async fn the_backlog_of_a_pgbench_run_is_drained() {
     pair.caught_up().await;
     println!("1M-row UPDATE: on the mirror {:?} after the commit, rss {} kB", committed.elapsed(), rss_kb());
     pair.assert_equal().await;
-    pgbench(&pair, &["-n", "-c", "8", "-j", "2", "-T", "10", "-M", "prepared"]).await;
+    pair.pgbench(&["-n", "-c", "8", "-j", "2", "-T", "10", "-M", "prepared"]).await;
     let ended = Instant::now();
     let lag = mirror.status().borrow().lag_ms;
     pair.caught_up().await;

@@ -84,3 +84,15 @@ async fn the_same_changes_in_one_transaction_give_the_same_rows() {
     until(&mirror, |s| s.rows_applied > 1000).await;
     pair.assert_no_errors();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_are_equal_after_a_run_of_pgbench() {
+    let pair = Pair::start().await;
+    pair.pgbench(&["-i", "-q", "-s", "2"]).await;
+    let mirror = pair.mirror();
+    following(&mirror).await;
+    pair.pgbench(&["-n", "-c", "4", "-j", "2", "-T", "4"]).await;
+    pair.assert_equal().await;
+    pair.assert_no_errors();
+    assert_eq!(mirror.status().borrow().lag_ms, Some(0));
+}

@@ -224,6 +224,12 @@ impl Error {
     }
 }
 
+impl From<bootstrap::Error> for Error {
+    fn from(error: bootstrap::Error) -> Error {
+        Error::Bootstrap(Box::new(error))
+    }
+}
+
 impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Error {
         match error {

@@ -130,6 +130,11 @@ impl Gauge {
         self.applied >= target
     }
 
+    /// Whether it has got past `start`.
+    pub fn has_moved_from(&self, start: Lsn) -> bool {
+        self.applied > start
+    }
+
     /// Received and visible rows and transactions, for the status.
     pub fn counts(&self) -> (u64, u64) {
         (self.rows, self.transactions)

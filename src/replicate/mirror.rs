@@ -101,11 +101,16 @@ impl Actor {
                             match work.await {
                                 // It was streaming, and all that was received is durable.
                                 Ok(finished) => Ok(finished),
-                                // It was not streaming: what the progress row says is all there is.
-                                Err(error) if error.retry() != Retry::Never || matches!(error, Error::Stopped) => {
+                                Err(
+                                    error @ (Error::StaleEpoch { .. } | Error::Promoted | Error::NotFollowing),
+                                ) => Err(error),
+                                // It was not streaming, or it met what it cannot apply: what the
+                                // progress row says is all there is.
+                                Err(error) => {
+                                    let detail = format!("mirror={} error={error}", self.keep.spec.name);
+                                    self.keep.events.record(Level::Warn, "replicate.finished_early", detail);
                                     settle(&self.keep, deadline).await
                                 }
-                                Err(error) => Err(error),
                             }
                         });
                         let finished = finished.await.unwrap_or(Err(Error::Deadline(deadline)));
@@ -153,30 +158,29 @@ impl Actor {
             _ => {}
         }
         let reason = error.to_string();
+        // Told once, however often it is tried again.
+        let is_new = attempt.ends_with(&reason);
+        let detail = format!("mirror={mirror} error={reason}");
         if error.retry() == Retry::Never {
-            let is_new = self.set_state(MirrorState::Failed { reason: reason.clone() });
             if is_new {
-                let detail = format!("mirror={mirror} error={reason}");
                 self.keep.events.record(Level::Error, "replicate.failed", detail);
             }
+            self.set_state(MirrorState::Failed { reason });
             // Another has taken over: trying again could only disturb.
             return if matches!(error, Error::StaleEpoch { .. }) { None } else { Some(PAUSE_AFTER_FAILURE) };
         }
-        if self.set_state(MirrorState::Disconnected { reason: reason.clone() }) {
-            let detail = format!("mirror={mirror} error={reason}");
+        if is_new {
             self.keep.events.record(Level::Warn, "replicate.disconnected", detail);
         }
+        self.set_state(MirrorState::Disconnected { reason });
         Some(backoff.next_pause(sys::random_unit()))
     }
 
-    /// Whether the state became another one.
-    fn set_state(&self, state: MirrorState) -> bool {
-        self.keep.status.send_if_modified(|status| {
+    fn set_state(&self, state: MirrorState) {
+        self.keep.status.send_modify(|status| {
             status.lag_ms = None;
-            let is_new = status.state != state;
             status.state = state;
-            is_new
-        })
+        });
     }
 }
 
@@ -202,6 +206,12 @@ async fn first_copy(keep: &Keep) -> Result<(), Error> {
     let (progress, mut watched) = watch::channel(bootstrap::Progress::default());
     let mut copying = pin!(bootstrap::run(&keep.spec, keep.epoch, progress, &keep.events));
     let show = |p: &bootstrap::Progress| {
+        // While it is only checked once more whether what was refused is possible now, the reason
+        // stays.
+        let is_refused = matches!(keep.status.borrow().state, MirrorState::Failed { .. });
+        if is_refused && *p == bootstrap::Progress::default() {
+            return;
+        }
         keep.status.send_modify(|s| {
             (s.bytes_done, s.bytes_total) = (p.bytes_done, p.bytes_total);
             s.state = MirrorState::Bootstrapping { bytes_done: p.bytes_done, bytes_total: p.bytes_total };
@@ -213,7 +223,7 @@ async fn first_copy(keep: &Keep) -> Result<(), Error> {
         tokio::select! {
             biased;
             done = &mut copying => {
-                let ready = done.map_err(|source| Error::Bootstrap(Box::new(source)))?;
+                let ready = done?;
                 keep.status.send_modify(|s| s.bytes_done = s.bytes_total);
                 // Those tables are listed anew all the time.
                 let is_lasting = |w: &String| !w.contains("updates and deletes are not followed");

@@ -21,7 +21,7 @@ use crate::base::{Epoch, Lsn};
 use crate::catalog::not_followed;
 use crate::catalog::progress::{self, Phase, Progress};
 use crate::observe::events::{Events, Level};
-use crate::observe::status::MirrorStatus;
+use crate::observe::status::{MirrorState, MirrorStatus};
 use crate::sys;
 use crate::wire::replication::ValueForm;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +58,8 @@ pub struct Attempt {
     form: Option<ValueForm>,
     careful_until: Lsn,
     busy: u32,
+    /// Why the last one ended, until a stream has got further than it.
+    ended_with: Option<String>,
     /// Rows and transactions applied by the streams before.
     earlier: (u64, u64),
 }
@@ -74,12 +76,19 @@ pub struct Prepared {
 impl Attempt {
     /// Before the first.
     pub fn first() -> Attempt {
-        Attempt { form: None, careful_until: Lsn::ZERO, busy: 0, earlier: (0, 0) }
+        Attempt { form: None, careful_until: Lsn::ZERO, busy: 0, ended_with: None, earlier: (0, 0) }
     }
 
     /// The next stream is in text form.
     pub fn use_text(&mut self) {
         self.form = Some(ValueForm::Text);
+    }
+
+    /// It ended; `false` when the one before ended with the same words.
+    pub fn ends_with(&mut self, reason: &str) -> bool {
+        let is_new = self.ended_with.as_deref() != Some(reason);
+        self.ended_with = Some(reason.to_owned());
+        is_new
     }
 
     /// The next stream applies transactions up to `lsn` statement by statement; `false` when the
@@ -241,12 +250,20 @@ impl Keep {
                 // The reader sees the same connection break; its error follows.
                 _ = &mut parts.feedback, if !parts.feedback.is_finished() => {}
                 _ = tick.tick() => {
+                    let has_got_on = {
+                        let gauge = shared.gauge();
+                        gauge.has_moved_from(row.lsn) || gauge.has_reached(source.at)
+                    };
+                    if has_got_on {
+                        attempt.ended_with = None;
+                    }
                     self.publish(&shared, &tended, attempt);
                     if !self.status.borrow().is_promotable && shared.gauge().has_reached(source.at) {
                         self.on_caught_up().await?;
                     }
                 }
-                never = &mut tending => match never {},
+                // A target that is about to be promoted is left alone.
+                never = &mut tending, if !stop.is_cancelled() => match never {},
             }
         };
         let counts = shared.gauge().counts();
@@ -312,7 +329,17 @@ impl Keep {
             earlier: attempt.earlier,
             standing: &standing,
         };
-        self.status.send_modify(|status| publish(status, &streaming, sys::now()));
+        self.status.send_modify(|status| {
+            let failed = match &status.state {
+                // It may fail at the same place again: it has failed until it has got past it.
+                state @ MirrorState::Failed { .. } if attempt.ended_with.is_some() => Some(state.clone()),
+                _ => None,
+            };
+            publish(status, &streaming, sys::now());
+            if let Some(state) = failed {
+                status.state = state;
+            }
+        });
     }
 }
 

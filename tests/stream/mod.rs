@@ -6,6 +6,7 @@ use cloud_mirror::lab::{Cluster, ClusterBuilder, Instead, eventually};
 use cloud_mirror::observe::events::{Events, Level};
 use cloud_mirror::observe::status::{MirrorState, MirrorStatus};
 use cloud_mirror::replicate::{Mirror, MirrorSpec};
+use std::process::Stdio;
 use std::time::Duration;
 
 pub const EPOCH: Epoch = Epoch(1);
@@ -100,6 +101,23 @@ impl Pair {
             a.iter().filter(|row| !b.contains(row)).take(5).map(|row| format!("{row:?}")).collect::<Vec<_>>()
         };
         format!("only here: {:#?}\nonly there: {:#?}", only(&local, &cloud), only(&cloud, &local))
+    }
+
+    /// Runs pgbench on the source.
+    pub async fn pgbench(&self, arguments: &[&str]) {
+        let program = self.local.bindir().join("pgbench");
+        let status = tokio::process::Command::new(program)
+            .args(["-h", self.local.socket_dir().to_str().unwrap(), "-p", &self.local.port().to_string()])
+            .args(["-U", cloud_mirror::lab::SUPERUSER])
+            .args(arguments)
+            .arg("shop")
+            .env("PGPASSWORD", cloud_mirror::lab::PASSWORD)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await
+            .unwrap();
+        assert!(status.success());
     }
 
     pub fn assert_no_errors(&self) {
