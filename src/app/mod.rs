@@ -14,6 +14,7 @@ mod facts;
 mod failback;
 mod front;
 mod mirrors;
+mod onlooker;
 mod operator;
 mod running;
 mod server;

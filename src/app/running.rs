@@ -156,6 +156,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         controller,
         Ears { events: events_in, suspicions: suspected, lease: lease_reports },
     ));
+    tasks.spawn(super::onlooker::look_on(world.clone()));
     tasks.spawn(async move {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;

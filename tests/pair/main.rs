@@ -5,3 +5,4 @@ mod fixture;
 mod home;
 mod load;
 mod restart;
+mod status;
