@@ -4,5 +4,6 @@ mod failover;
 mod fixture;
 mod home;
 mod load;
+mod proxy_kills;
 mod restart;
 mod status;
