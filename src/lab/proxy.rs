@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Proxy {
     program: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     directory: PathBuf,
     listen: Port,
     http: Port,
@@ -36,11 +37,19 @@ impl Proxy {
         Ok(Proxy {
             program: program.to_owned(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            variables: Vec::new(),
             directory,
             listen,
             http,
             child: Mutex::default(),
         })
+    }
+
+    /// Sets a variable of its environment, such as `CLOUD_MIRROR__FAILOVER__RESTART_GRACE`.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Proxy {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The arguments of `run`, as a person would type them.
@@ -106,6 +115,7 @@ impl Proxy {
         }
         let child = command
             .args(self.arguments())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(clone)

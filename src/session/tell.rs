@@ -74,6 +74,13 @@ impl Session {
     /// Ends the session with a FATAL error, where one can still be said: not into the middle of a
     /// message that the server had begun.
     pub(super) async fn end_with(&mut self, complaint: &Complaint) -> Flow {
+        tracing::debug!(
+            event = "session.refused",
+            pid = self.cancel_key.pid,
+            code = complaint.code,
+            "{}",
+            complaint.message
+        );
         self.end_with_bytes(&complaint.to_bytes()).await
     }
 

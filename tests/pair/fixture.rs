@@ -18,6 +18,16 @@ impl Pair {
         pair
     }
 
+    /// The same with variables in the proxy's environment.
+    pub async fn start_with(variables: &[(&str, &str)]) -> Pair {
+        let mut pair = Self::servers(&[]).await;
+        for (name, value) in variables {
+            pair.proxy = pair.proxy.variable(name, value);
+        }
+        pair.proxy.start().await.unwrap();
+        pair
+    }
+
     /// The same without starting the proxy.
     pub async fn servers(arguments: &[&str]) -> Pair {
         let server = || Cluster::builder().setting("max_connections", 200);

@@ -109,6 +109,8 @@ async fn write(url: String, seen: Arc<Mutex<Seen>>, stop: Arc<AtomicBool>, numbe
 }
 
 fn note(seen: &Mutex<Seen>, error: &tokio_postgres::Error) {
+    // The driver gives a FATAL error to the first request that waits, which may be the closing of
+    // a statement that nobody asks about; the next one then hears "closed".
     let code = error.code().map_or("closed", |code| code.code()).to_owned();
     *seen.lock().unwrap().errors.entry(code).or_default() += 1;
 }

@@ -78,3 +78,48 @@ async fn a_killed_proxy_comes_back_with_the_next_epoch_and_loses_nothing() {
     pair.caught_up().await;
     pair.both_sides_equal().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_that_lasts_longer_than_the_grace_fails_over() {
+    let pair = Pair::start_with(&[("CLOUD_MIRROR__FAILOVER__RESTART_GRACE", "2s")]).await;
+    pair.mirror_is("following").await;
+    let client = pair.client().await;
+    client.execute("insert into t (v) values ('1')", &[]).await.unwrap();
+    pair.caught_up().await;
+    let stopped = Instant::now();
+    pair.local.stop(StopMode::Fast).await.unwrap();
+    client.execute("insert into t (v) values ('2')", &[]).await.unwrap_or_else(|error| {
+        panic!("{error:?}\n{}", pair.proxy.log());
+    });
+    let stall = stopped.elapsed();
+    println!("first write {} ms after an orderly stop with 2 s of grace", stall.as_millis());
+    assert!(stall >= Duration::from_secs(2), "it did not wait: {stall:?}");
+    assert_eq!(pair.cloud.value("shop", "select count(*) from t").await.unwrap(), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_given_up_and_fenced_when_it_thaws() {
+    let pair = Pair::start().await;
+    pair.mirror_is("following").await;
+    let client = pair.client().await;
+    client.execute("insert into t (v) values ('1')", &[]).await.unwrap();
+    pair.caught_up().await;
+    pair.local.freeze().unwrap();
+    // In flight when the server froze: its outcome is not known, and it is said so.
+    let error = client.execute("insert into t (v) values ('2')", &[]).await.unwrap_err();
+    let code = error.code().map(|code| code.code().to_owned());
+    assert!(code.as_deref() == Some("08007") || error.is_closed(), "{error:?}\n{}", pair.proxy.log());
+    pair.writer_is("cloud").await;
+    let client = pair.client().await;
+    client.execute("insert into t (v) values ('3')", &[]).await.unwrap();
+    pair.local.thaw();
+    eventually(Duration::from_secs(20), async || {
+        let status = pair.proxy.status().await?;
+        if status["upstreams"][0]["role"] == "fenced" { Ok(()) } else { Err(format!("{status:#}").into()) }
+    })
+    .await;
+    assert_eq!(
+        pair.cloud.value("shop", "select string_agg(v, ',' order by v) from t where v <> '2'").await.unwrap(),
+        "1,3"
+    );
+}
