@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign bench lint install-demo install-test install-bench components
+.PHONY: help demo test campaign bench lint install-demo install-test install-campaign install-bench components
 
 # Servers are heavy: more at a time than this makes the tests slower, not faster.
 RUST_TEST_THREADS ?= $(shell n=$$(nproc); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
@@ -23,7 +23,7 @@ demo: install-demo
 test: install-test lint
 	cargo test --locked --workspace --no-fail-fast
 
-campaign: install-test
+campaign: install-test install-campaign
 	cargo test --locked --release --no-fail-fast -- --ignored --nocapture --test-threads=1
 
 bench: install-bench
@@ -38,6 +38,9 @@ install-demo:
 install-test:
 	@xtask/install-debian.sh test
 	@xtask/python-env.sh
+
+install-campaign:
+	@xtask/drivers.sh
 
 install-bench:
 	@xtask/install-debian.sh bench

@@ -3,7 +3,7 @@
 # everything is there. Without root and without password-less sudo it prints the one line to type
 # and ends with 2.
 #
-# usage: install-debian.sh demo|test|bench
+# usage: install-debian.sh demo|test|campaign|bench
 set -eu
 
 purpose=${1:-demo}
@@ -38,6 +38,12 @@ need 'command -v psql' postgresql-client
 need 'command -v cc' gcc libc6-dev
 case $purpose in
 test) need 'python3 -c "import venv, ensurepip"' python3 python3-venv ;;
+campaign)
+    need 'python3 -c "import venv, ensurepip"' python3 python3-venv
+    need 'command -v node && command -v npm' nodejs npm
+    need 'command -v javac' default-jdk-headless
+    need 'test -e /usr/share/java/postgresql.jar' libpostgresql-jdbc-java
+    ;;
 bench) need 'command -v pgbouncer || test -x /usr/sbin/pgbouncer' pgbouncer ;;
 esac
 [ -n "$packages" ] || exit 0

@@ -9,7 +9,7 @@ use crate::config::FullIdentity;
 use crate::failover::controller::{Event, Insistence};
 use crate::failover::effects::Return;
 use crate::lease;
-use crate::observe::status::{Status, UpstreamStatus};
+use crate::observe::status::{MirrorState, Status, UpstreamStatus};
 use crate::observe::{Counters, Facts, events};
 use crate::replicate::bootstrap;
 use crate::sql::console::ConsoleError;
@@ -284,9 +284,22 @@ impl Desk {
             upstream: server.site,
             address: server.party().endpoint.address.to_string(),
             role,
-            is_up: server.is_up(),
+            is_up: server.is_up() || map.writer != server.site && self.mirrors_reach(server.site),
             needs,
         }
+    }
+
+    /// The mirror's server is not probed: whether the mirrors get through to it says the same.
+    fn mirrors_reach(&self, site: Site) -> bool {
+        site == Site::Cloud
+            && self.0.mirrors.statuses().iter().any(|mirror| match mirror.state {
+                MirrorState::Bootstrapping { .. } | MirrorState::Following | MirrorState::Degraded { .. } => {
+                    true
+                }
+                MirrorState::Disconnected { .. } | MirrorState::Promoted | MirrorState::Failed { .. } => {
+                    false
+                }
+            })
     }
 
     fn summary(&self) -> String {

@@ -15,13 +15,14 @@ use crate::lease::keeper::{Handle, Keeper};
 use crate::lease::protocol::{Rebuild, Setup};
 use crate::lease::store::FileStore;
 use crate::lease::{self, Timing};
-use crate::observe::Counters;
 use crate::observe::events::{Events, Level};
+use crate::observe::{Counters, logs};
 use crate::pool::{Cancels, Pool};
 use crate::route::{Door, RouteMap, Routes};
 use crate::serve::{Bound, Front};
 use crate::session::Shared;
 use crate::sys::{self, file::StateDir};
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +128,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         suspicions,
         console,
         control: runtime::Handle::current(),
-        hold_timeout,
+        hold_timeout: ArcSwap::from_pointee(hold_timeout),
         counters,
     });
     let (stop, stopped) = watch::channel(false);
@@ -220,15 +221,22 @@ pub fn reload(world: &World) -> Result<Vec<String>, String> {
     let new = source.load().map_err(|error| error.to_string())?;
     let old = world.config.load_full();
     let changes = config::diff(&old, &new);
+    let live = old.with_live_of(&new);
+    // The files may hold a new certificate under the same name.
+    let encryption = settings::encryption(&live.listen.tls).map_err(|error| error.to_string())?;
     if let Some(front) = world.front.get().and_then(std::sync::Weak::upgrade) {
-        let encryption = settings::encryption(&new.listen.tls).map_err(|error| error.to_string())?;
         front.encryption.store(Arc::new(encryption));
-        let authenticator = front.authenticator.load().reconfigured(settings::auth(&new));
+        let authenticator = front.authenticator.load().reconfigured(settings::auth(&live));
         front.authenticator.store(Arc::new(authenticator));
+        front.shared.hold_timeout.store(Arc::new(live.failover.hold_timeout));
     }
-    let settings = settings::controller(&new);
-    let _ = world.controller.try_send(Event::Reloaded { settings });
-    world.config.store(Arc::new(new));
+    world.pool.reconfigure(settings::pool(&live.pool));
+    logs::set_level(live.log.level);
+    let settings = settings::controller(&live);
+    if world.controller.try_send(Event::Reloaded { settings }).is_err() {
+        return Err("the controller is too busy; try again".to_owned());
+    }
+    world.config.store(Arc::new(live));
     let mut said = Vec::new();
     if changes.is_empty() {
         said.push("nothing has changed".to_owned());

@@ -1,17 +1,17 @@
 //! Handing links out and taking them back.
 
-use super::group::{Facts, Group, GroupKey, Idle, Parameters};
+use super::group::{Facts, Group, GroupKey, Idle, Parameters, Seat};
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry};
 use crate::sys::{self, Detached};
 use crate::wire::report::Report;
+use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// For how long the Unix socket is passed over after it has refused a role.
 const REFUSAL_KEPT: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ pub struct Checkout {
 pub struct Lease {
     pool: Pool,
     group: Arc<Group>,
-    permit: OwnedSemaphorePermit,
+    seat: Seat,
     facts: Arc<Facts>,
     epoch: Epoch,
     /// Replication links are never used again.
@@ -108,7 +108,7 @@ pub struct Pool(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     runtime: Handle,
     groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
     /// Roles that a Unix socket has refused, and when.
@@ -129,7 +129,7 @@ impl Pool {
     /// An empty pool that works on `runtime`.
     pub fn new(settings: Settings, runtime: Handle) -> Self {
         Self(Arc::new(Inner {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             runtime,
             groups: Mutex::default(),
             refused: Mutex::default(),
@@ -143,15 +143,15 @@ impl Pool {
     /// the order in which they came. The server's own refusals come back in its own words.
     pub async fn check_out(&self, request: &Request) -> Result<Checkout, PoolError> {
         let group = self.group(request);
-        let wait = self.0.settings.wait_timeout;
-        let permit = tokio::time::timeout(wait, group.permits.clone().acquire_owned())
+        let wait = self.0.settings.load().wait_timeout;
+        let seat = tokio::time::timeout(wait, group.seat())
             .await
             .map_err(|_| PoolError::Full(wait))?
-            .map_err(|_| PoolError::ShuttingDown)?;
+            .ok_or(PoolError::ShuttingDown)?;
         let epoch = request.destination.epoch;
         while let Some(idle) = group.take(epoch, &request.parameters) {
             if reset::is_silent(&idle.stream) {
-                let lease = self.lease(group, permit, idle.facts, epoch);
+                let lease = self.lease(group, seat, idle.facts, epoch);
                 return Ok(Checkout {
                     stream: idle.stream,
                     leftover: Vec::new(),
@@ -171,8 +171,17 @@ impl Pool {
         });
         let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
         let stream = link.stream.detach().map_err(lost)?;
-        let lease = self.lease(group, permit, facts, epoch);
+        let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
+    }
+
+    /// Takes other settings. A smaller size takes no link away from who uses it.
+    pub fn reconfigure(&self, settings: Settings) {
+        let size = settings.size;
+        self.0.settings.store(Arc::new(settings));
+        for group in self.groups().values() {
+            group.resize(size);
+        }
     }
 
     /// Closes every link that nobody uses.
@@ -186,7 +195,7 @@ impl Pool {
     /// Closes links that were not used for `idle_timeout`; call it every now and then.
     pub fn sweep(&self) {
         let now = sys::now();
-        let timeout = self.0.settings.idle_timeout;
+        let timeout = self.0.settings.load().idle_timeout;
         self.groups().retain(|_, group| {
             group.sweep(|idle| now.since(idle.since) < timeout) || Arc::strong_count(group) > 1
         });
@@ -204,7 +213,7 @@ impl Pool {
             user: request.login.user.as_str().to_owned(),
             database: request.destination.database.clone(),
         };
-        let group = || Arc::new(Group::new(self.0.settings.size));
+        let group = || Arc::new(Group::new(self.0.settings.load().size));
         self.groups().entry(key).or_insert_with(group).clone()
     }
 
@@ -212,17 +221,11 @@ impl Pool {
         self.0.groups.lock().expect("no holder of the groups panics")
     }
 
-    fn lease(
-        &self,
-        group: Arc<Group>,
-        permit: OwnedSemaphorePermit,
-        facts: Arc<Facts>,
-        epoch: Epoch,
-    ) -> Lease {
+    fn lease(&self, group: Arc<Group>, seat: Seat, facts: Arc<Facts>, epoch: Epoch) -> Lease {
         self.0.in_use.fetch_add(1, Ordering::Relaxed);
         let is_reusable = !facts.opened_with.iter().any(|(name, _)| name == b"replication");
         let counted = Counted(self.0.in_use.clone());
-        Lease { pool: self.clone(), group, permit, facts, epoch, is_reusable, _counted: counted }
+        Lease { pool: self.clone(), group, seat, facts, epoch, is_reusable, _counted: counted }
     }
 
     /// Tries the ways to the server in turn: the Unix socket serves where pg_hba.conf lets the
@@ -237,7 +240,7 @@ impl Pool {
             if !is_last && self.was_refused(request, endpoint) {
                 continue;
             }
-            let timeout = self.0.settings.connect_timeout;
+            let timeout = self.0.settings.load().connect_timeout;
             match backend::connect(endpoint, &request.login, &parameters, timeout).await {
                 Ok(link) => return Ok(link),
                 Err(error) if !is_last && another_way_may_work(&error) => {
@@ -300,7 +303,7 @@ impl Lease {
 
     /// Takes back a link that is idle and outside a transaction; resets it in the background.
     pub fn give_back(self, stream: Detached) {
-        let Lease { pool, group, permit, facts, epoch, is_reusable, _counted } = self;
+        let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
         if !is_reusable {
             return;
         }
@@ -313,7 +316,7 @@ impl Lease {
                 group.put(Idle { stream, facts, epoch, since: sys::now() });
             }
             // Only now may a waiter go on: it finds the link, or room for another.
-            drop((permit, _counted));
+            drop((seat, _counted));
         });
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::{Epoch, Moment, Site};
 use crate::sys::Detached;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Start-up parameters besides `user` and `database`, in the order in which the client sent them.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -37,19 +37,69 @@ pub struct Facts {
     pub secret: Vec<u8>,
 }
 
-/// The right to use a link is a permit; idle links hold none, but count for the limit.
+/// How many permits there are, those of taken seats included; as many as there can be without a
+/// limit.
+#[derive(Debug)]
+struct Size {
+    is: usize,
+    should_be: usize,
+}
+
+/// The right to use a link.
+#[derive(Debug)]
+pub struct Seat {
+    group: Arc<Group>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let mut size = self.group.size();
+        if size.is > size.should_be {
+            size.is -= 1;
+            permit.forget();
+        }
+    }
+}
+
+/// The right to use a link is a [`Seat`]; idle links take none, but count for the limit.
 #[derive(Debug)]
 pub struct Group {
-    pub permits: Arc<Semaphore>,
-    /// `None` without a limit.
-    size: Option<usize>,
+    permits: Arc<Semaphore>,
+    size: Mutex<Size>,
     idle: Mutex<Vec<Idle>>,
 }
 
 impl Group {
     pub fn new(size: Option<usize>) -> Self {
-        let permits = Arc::new(Semaphore::new(size.unwrap_or(Semaphore::MAX_PERMITS)));
-        Self { permits, size, idle: Mutex::default() }
+        let size = size.unwrap_or(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(size));
+        Self { permits, size: Mutex::new(Size { is: size, should_be: size }), idle: Mutex::default() }
+    }
+
+    /// Waits for the right to use one more link.
+    pub async fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
+        Some(Seat { group: self.clone(), permit: Some(permit) })
+    }
+
+    /// Changes the limit. Seats that are taken stay so; beyond a smaller limit they are not given
+    /// to others when they become free.
+    pub fn resize(&self, size: Option<usize>) {
+        let wanted = size.unwrap_or(Semaphore::MAX_PERMITS);
+        let mut size = self.size();
+        size.should_be = wanted;
+        if wanted > size.is {
+            self.permits.add_permits(wanted - size.is);
+            size.is = wanted;
+        } else {
+            size.is -= self.permits.forget_permits(size.is - wanted);
+        }
+    }
+
+    fn size(&self) -> MutexGuard<'_, Size> {
+        self.size.lock().expect("no holder of the size panics")
     }
 
     /// The newest idle link that fits; the ones of another epoch are closed on the way.
@@ -60,9 +110,9 @@ impl Group {
         Some(idle.remove(fitting))
     }
 
-    /// Closes idle links until one more may be opened; call it with a permit in hand.
+    /// Closes idle links until one more may be opened; call it with a seat in hand.
     pub fn make_room(&self) {
-        let Some(size) = self.size else { return };
+        let size = self.size().is;
         let in_use = size.saturating_sub(self.permits.available_permits());
         let mut idle = self.idle();
         while !idle.is_empty() && in_use + idle.len() > size {

@@ -36,6 +36,7 @@ use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::Detached;
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
+use arc_swap::ArcSwap;
 use relay::{Exit, Relay};
 use std::io;
 use std::ops::ControlFlow;
@@ -90,8 +91,8 @@ pub struct Shared {
     pub console: mpsc::Sender<ConsoleCall>,
     /// The control runtime, on which links are made.
     pub control: Handle,
-    /// How long a statement or a log-in is held while no writer is there.
-    pub hold_timeout: Duration,
+    /// How long a statement or a log-in is held while no writer is there; a reload changes it.
+    pub hold_timeout: ArcSwap<Duration>,
     /// What is counted.
     pub counters: Arc<Counters>,
 }

@@ -130,7 +130,7 @@ impl Session {
         let known = self.relay.version;
         let mut changes = self.shared.routes.changes();
         let changed = changes.wait_for(|version| *version != known);
-        matches!(tokio::time::timeout(self.shared.hold_timeout, changed).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(**self.shared.hold_timeout.load(), changed).await, Ok(Ok(_)))
     }
 
     /// The client has spoken and has no link: makes one as soon as there is a writer.
@@ -262,7 +262,7 @@ impl super::Shared {
     /// Holds until there is a writer, then makes a link to it; waits at most `hold_timeout`. Can be
     /// called on any runtime.
     pub async fn link(self: Arc<Self>, wanted: &Wanted) -> Result<Made, NoLink> {
-        let deadline = sys::now() + self.hold_timeout;
+        let deadline = sys::now() + **self.hold_timeout.load();
         let mut changes = self.routes.changes();
         let mut has_held = false;
         loop {

@@ -156,7 +156,7 @@ impl Fixture {
             suspicions,
             console,
             control: tokio::runtime::Handle::current(),
-            hold_timeout: options.hold_timeout,
+            hold_timeout: ArcSwap::from_pointee(options.hold_timeout),
             counters: Arc::new(Counters::default()),
         });
         let source = Writer {
