@@ -143,6 +143,8 @@ pub struct Session {
     told: Vec<walk::Reported>,
     /// Where it is linked, or was.
     last_site: Site,
+    /// The client was told why the session ends, and its socket is shut for writing.
+    has_said_last_words: bool,
 }
 
 /// The message Terminate.
@@ -176,14 +178,19 @@ impl Session {
             local: local::Local::default(),
             told,
             last_site: site,
+            has_said_last_words: false,
         })
     }
 
     /// Serves the client until it leaves, or has to.
     pub async fn run(mut self) {
-        let _registration = wake::register().await;
+        let registration = wake::register().await;
         while self.step().await.is_continue() {}
+        drop(registration);
         count(&self.shared.counters.clients_left);
+        if self.has_said_last_words {
+            tell::hear_out(&mut self.relay.client).await;
+        }
     }
 
     async fn step(&mut self) -> Flow {

@@ -280,6 +280,18 @@ impl Relay {
     }
 }
 
+/// Throws away what comes until the end of the stream.
+pub async fn read_out(stream: &mut Socket) {
+    let mut poll = |cx: &mut Context<'_>, scratch: &mut [u8]| loop {
+        let mut buffer = ReadBuf::new(scratch);
+        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+            Ok(()) if !buffer.filled().is_empty() => {}
+            Ok(()) | Err(_) => return Poll::Ready(()),
+        }
+    };
+    std::future::poll_fn(|cx| BUFFER.with(|buffer| poll(cx, &mut buffer.borrow_mut()))).await;
+}
+
 /// Moves what was kept to the front of the scratch buffer.
 fn take_carry(carry: &mut Vec<u8>, scratch: &mut [u8]) -> usize {
     let length = carry.len();

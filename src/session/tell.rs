@@ -1,14 +1,15 @@
 //! What a session says in its own name, and how it ends.
 
-use super::relay::{Linked, Outgoing};
+use super::relay::{self, Linked, Outgoing};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
+use crate::sys::Socket;
 use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
 use bytes::BytesMut;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long a client may take to accept our last words.
+/// How long a client may take to accept our last words, and to hang up after them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// For sessions that end because the process does.
@@ -97,9 +98,16 @@ impl Session {
             // Whether the client listens to its end is its own affair.
             let _ = tokio::time::timeout(LAST_WORDS, written).await;
             let _ = tokio::time::timeout(LAST_WORDS, relay.client.shutdown()).await;
+            self.has_said_last_words = true;
         }
         Flow::Break(())
     }
+}
+
+/// Reads on until the client hangs up. Closing a socket with unread statements would reset the
+/// connection, and a client that is still sending would see that instead of our last words.
+pub async fn hear_out(client: &mut Socket) {
+    let _ = tokio::time::timeout(LAST_WORDS, relay::read_out(client)).await;
 }
 
 /// Lets a server finish what it was sent, and throws its answers away. Closing the socket with

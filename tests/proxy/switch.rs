@@ -1,12 +1,15 @@
 //! What becomes of sessions when their server is lost. The test plays the controller.
 
 use crate::fixture::{Fixture, Options};
+use crate::wire;
+use cloud_mirror::auth::Method;
 use cloud_mirror::base::{Epoch, Moment, Site};
-use cloud_mirror::lab::StopMode;
+use cloud_mirror::lab::{SocketAuth, StopMode};
 use cloud_mirror::route::Door;
 use cloud_mirror::session::Verdict;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn pair() -> Fixture {
     let f = Fixture::start(Options {
@@ -32,6 +35,15 @@ fn fail_over(f: &Fixture) {
         map.epoch = Epoch(2);
     });
     f.shared.routes.gate().open_until(Moment::NEVER);
+}
+
+/// Waits until a client's `pg_sleep(30)` has begun.
+async fn eventually_asleep(f: &Fixture) {
+    cloud_mirror::lab::eventually(Duration::from_secs(10), async || {
+        let busy = f.local.value("shop", "select count(*) from pg_stat_activity where query = 'select pg_sleep(30)' and state = 'active'").await.unwrap();
+        if busy == "1" { Ok(()) } else { Err(busy.into()) }
+    })
+    .await;
 }
 
 fn code(error: &tokio_postgres::Error) -> String {
@@ -92,14 +104,42 @@ async fn a_statement_in_flight_ends_the_session_with_08007() {
     let f = pair().await;
     let client = f.client().await;
     let sleeping = tokio::spawn(async move { client.batch_execute("select pg_sleep(30)").await });
-    cloud_mirror::lab::eventually(Duration::from_secs(10), async || {
-        let busy = f.local.value("shop", "select count(*) from pg_stat_activity where query = 'select pg_sleep(30)' and state = 'active'").await.unwrap();
-        if busy == "1" { Ok(()) } else { Err(busy.into()) }
-    })
-    .await;
+    eventually_asleep(&f).await;
     fail_over(&f);
     let ended = tokio::time::timeout(Duration::from_secs(5), sleeping).await.expect("it is told at once");
     assert_eq!(code(&ended.unwrap().unwrap_err()), "08007");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_still_sending_hears_the_last_words() {
+    let f = Fixture::start(Options {
+        with_cloud: true,
+        judge: Arc::new(|_| Verdict::Lost),
+        method: Method::Trust,
+        socket_auth: SocketAuth::Trust,
+        ..Options::default()
+    })
+    .await;
+    let mut stream = wire::connected(&f).await;
+    stream.write_all(&wire::message(b'Q', b"select pg_sleep(30)\0")).await.unwrap();
+    eventually_asleep(&f).await;
+    // More than all buffers on the way hold: the proxy has not read it when it ends the session.
+    let (mut reading, mut writing) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let query = wire::message(b'Q', &[&[b' '; 100_000][..], b"\0"].concat());
+        for _ in 0..300 {
+            writing.write_all(&query).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    fail_over(&f);
+    let mut said = vec![];
+    let closed = tokio::time::timeout(Duration::from_secs(20), reading.read_to_end(&mut said)).await;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("08007"), "{said}");
+    closed.expect("it is closed").expect("in order");
+    // A driver that writes before it reads would stumble over a reset and never read the reason.
+    sending.await.unwrap().expect("the connection is not reset while it sends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ fn startup() -> Vec<u8> {
     bytes
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     bytes.extend((body.len() as u32 + 4).to_be_bytes());
     bytes.extend(body);
@@ -70,7 +70,7 @@ async fn the_client_is_told_the_real_process_id_and_a_secret_of_ours() {
     assert_eq!(f.local.value("postgres", &count).await.unwrap(), "1");
 }
 
-async fn connected(f: &Fixture) -> TcpStream {
+pub async fn connected(f: &Fixture) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", f.port)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream.write_all(&startup()).await.unwrap();
