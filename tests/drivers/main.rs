@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "the tests of the pair use the rest")]
 mod fixture;
 
+mod failover;
 mod others;
 mod postgres;
 mod program;

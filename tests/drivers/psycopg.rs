@@ -4,10 +4,15 @@ use crate::fixture::Pair;
 use crate::program::Program;
 use std::path::Path;
 
-fn program() -> Program {
+/// The interpreter that has psycopg.
+pub fn python() -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     assert!(python.exists(), "there is no {}; make it with xtask/python-env.sh", python.display());
-    Program::new("psycopg", &[&python.display().to_string(), "program.py"])
+    python.display().to_string()
+}
+
+fn program() -> Program {
+    Program::new("psycopg", &[&python(), "program.py"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
