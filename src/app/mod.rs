@@ -16,6 +16,7 @@ mod front;
 mod mirrors;
 mod onlooker;
 mod operator;
+mod roles;
 mod running;
 mod server;
 mod settings;

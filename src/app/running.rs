@@ -151,6 +151,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
             }
         });
     }
+    tasks.spawn(super::roles::keep(world.clone(), front.clone()));
     tasks.spawn(admin::Console::new(desk.clone(), desk).run(calls));
     tasks.spawn(driver::drive(
         world.clone(),

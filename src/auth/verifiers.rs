@@ -129,6 +129,14 @@ impl Verifiers {
         }
     }
 
+    /// Takes over what was read elsewhere, as if it had been seen at a log-in just now.
+    pub fn remember(&self, roles: impl IntoIterator<Item = (RoleName, Role)>) {
+        let mut last_seen = self.last_seen();
+        for (name, role) in roles {
+            last_seen.insert(name, Arc::new(role));
+        }
+    }
+
     async fn ask(&self, role: &RoleName) -> Result<Option<Role>, (String, Retry)> {
         let party = self.source.party().ok_or_else(|| ("there is no writer now".to_owned(), Retry::Safe))?;
         let client = self.client(&party).await?;

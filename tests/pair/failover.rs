@@ -81,6 +81,7 @@ async fn under_load_no_mirrored_row_is_lost_and_the_old_server_comes_back_fenced
     pair.writer_is("cloud").await;
     let client = pair.client().await;
     client.execute("insert into t (v) values ('0')", &[]).await.unwrap();
+    client.batch_execute("create table made_in_the_cloud (id int)").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,4 +122,46 @@ async fn a_cloud_that_goes_away_changes_nothing_for_clients() {
     pair.mirror_is("following").await;
     pair.caught_up().await;
     pair.both_sides_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_login_that_is_no_superuser_serves_new_log_ins_also_after_a_restart_of_the_proxy() {
+    let pair = Pair::start_as_owner().await;
+    pair.mirror_is("following").await;
+    let client = pair.client().await;
+    client.execute("insert into t (v) values ('before')", &[]).await.unwrap();
+    pair.caught_up().await;
+    pair.local.create_role("late", "late-secret", "in role app").await.unwrap();
+    // The mirror looks at the roles every ten seconds, and so does the proxy.
+    eventually(Duration::from_secs(40), async || {
+        let there = pair
+            .cloud
+            .value("shop", "select count(*) from pg_auth_members where member = to_regrole('late')")
+            .await?;
+        let known =
+            std::fs::read_to_string(pair.proxy.directory().join("state/roles.json")).unwrap_or_default();
+        if there == "1" && known.contains("late") {
+            Ok(())
+        } else {
+            Err(format!("{there} {}", known.len()).into())
+        }
+    })
+    .await;
+    pair.local.kill9().unwrap();
+    pair.writer_is("cloud").await;
+    client.execute("insert into t (v) values ('after')", &[]).await.unwrap();
+    // Who owned the database may make tables there, as before.
+    client.batch_execute("create table made_in_the_cloud (id int)").await.unwrap();
+    pair.proxy.kill9();
+    pair.proxy.start().await.unwrap();
+    pair.writer_is("cloud").await;
+    for (user, password) in [("app", "app-secret"), ("late", "late-secret")] {
+        let url = pair.proxy.url(user, password, "shop");
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+            .await
+            .unwrap_or_else(|error| panic!("{user}: {error:?}\n{}", pair.proxy.log()));
+        tokio::spawn(connection);
+        let count: i64 = client.query_one("select count(*) from t", &[]).await.unwrap().get(0);
+        assert_eq!(count, 2);
+    }
 }

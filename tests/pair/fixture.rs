@@ -28,8 +28,19 @@ impl Pair {
         pair
     }
 
+    /// The same with a login in the cloud that is no superuser: it makes roles and owns the database.
+    pub async fn start_as_owner() -> Pair {
+        let pair = Self::servers_as(&[], Some("mirror_owner")).await;
+        pair.proxy.start().await.unwrap();
+        pair
+    }
+
     /// The same without starting the proxy.
     pub async fn servers(arguments: &[&str]) -> Pair {
+        Self::servers_as(arguments, None).await
+    }
+
+    async fn servers_as(arguments: &[&str], owner: Option<&str>) -> Pair {
         let server = || Cluster::builder().setting("max_connections", 200);
         let (local, cloud) = tokio::join!(server().start(), server().start());
         let (local, cloud) = (local.unwrap(), cloud.unwrap());
@@ -37,7 +48,14 @@ impl Pair {
         local.sql("postgres", "create database shop owner app").await.unwrap();
         local.sql("shop", "set role app; create table t (id serial primary key, v text)").await.unwrap();
         cloud.create_database("shop").await.unwrap();
-        let (from, to) = (local.url(SUPERUSER, "shop"), cloud.url(SUPERUSER, "shop"));
+        let mut to = cloud.url(SUPERUSER, "shop");
+        if let Some(owner) = owner {
+            cloud.create_role(owner, "owner-secret", "createrole createdb replication").await.unwrap();
+            cloud.sql("postgres", &format!("alter database shop owner to {owner}")).await.unwrap();
+            cloud.sql("shop", &format!("alter schema public owner to {owner}")).await.unwrap();
+            to = format!("postgres://{owner}:owner-secret@127.0.0.1:{}/shop", cloud.port());
+        }
+        let from = local.url(SUPERUSER, "shop");
         let mut all = vec!["--local", from.as_str(), "--cloud", to.as_str()];
         all.extend(arguments);
         let proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &all).unwrap();

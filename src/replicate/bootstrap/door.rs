@@ -37,6 +37,20 @@ pub(super) async fn privileges(source: &Control, target: &Control) -> Result<Vec
         let option = if row.get(2) { " WITH GRANT OPTION" } else { "" };
         statements.push(format!("GRANT {privilege} ON DATABASE {database} TO {role}{option}"));
     }
+    // `public` belongs to whoever owns the database, and that is another role here.
+    let owned = source
+        .query(
+            "SELECT n.nspname::text, r.rolname::text FROM pg_namespace n, pg_database d JOIN pg_roles r ON r.oid = d.datdba \
+             WHERE d.datname = current_database() AND NOT r.rolsuper \
+                 AND n.nspowner = (SELECT oid FROM pg_roles WHERE rolname = 'pg_database_owner')",
+            &[],
+        )
+        .await
+        .doing("read the schemas of the source's owner")?;
+    for row in &owned {
+        let (schema, owner) = (identifier(row.get(0)), identifier(row.get(1)));
+        statements.push(format!("GRANT ALL ON SCHEMA {schema} TO {owner}"));
+    }
     if let Some(comment) = about.get::<_, Option<String>>(0) {
         statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(&comment)));
     }

@@ -164,7 +164,8 @@ impl Run<'_> {
             schema::dump(&report.programs, &gate_in, &self.name, &held.snapshot, work.path(), within).await?;
         let power = if report.target.is_superuser { Power::Superuser } else { Power::Owner };
         let jobs = self.limits.readers;
-        warnings.extend(dump.restore(Section::BeforeRows, &gate_out, &self.name, 1, power, within).await?);
+        let refused = dump.restore(Section::BeforeRows, &gate_out, &self.name, 1, power, within).await?;
+        warnings.extend(schema::once_more(&target, refused).await?);
         let copy = Copy {
             spec: self.spec,
             snapshot: &held.snapshot,
@@ -177,7 +178,8 @@ impl Run<'_> {
         self.event("bootstrap.rows_copied", format!("rows={rows} ms={}", started.elapsed().as_millis()));
 
         self.meter.stage(Stage::Finishing);
-        warnings.extend(dump.restore(Section::AfterRows, &gate_out, &self.name, jobs, power, within).await?);
+        let refused = dump.restore(Section::AfterRows, &gate_out, &self.name, jobs, power, within).await?;
+        warnings.extend(schema::once_more(&target, refused).await?);
         let start = held.start;
         drop(held);
         let applier = if report.target.can_be_replica { Applier::Replica } else { Applier::Ordinary };

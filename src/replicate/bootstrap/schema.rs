@@ -4,6 +4,7 @@
 use super::error::Error;
 use super::gate::Gate;
 use super::programs::Programs;
+use crate::backend::control::Control;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ fn wanted(list: &str) -> String {
 }
 
 impl Dump {
-    /// Restores one half; returns what was left out, in words.
+    /// Restores one half; returns what the target refused and can be done without.
     pub(super) async fn restore(
         &self,
         section: Section,
@@ -101,7 +102,7 @@ impl Dump {
         jobs: usize,
         power: Power,
         within: Duration,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Vec<Complaint>, Error> {
         let name = match section {
             Section::BeforeRows => "pre-data",
             Section::AfterRows => "post-data",
@@ -126,13 +127,29 @@ impl Dump {
         if complaints.is_empty() {
             return Err(Error::Program { program: "pg_restore", why: said.err.trim().to_owned() });
         }
-        Ok(complaints.iter().map(ToString::to_string).collect())
+        Ok(complaints)
     }
+}
+
+/// Tries the refused statements once more: an owner needs CREATE on the schema, and such a grant
+/// is restored after the owners. Returns in words what is refused for good.
+pub(super) async fn once_more(target: &Control, refused: Vec<Complaint>) -> Result<Vec<String>, Error> {
+    let mut left = Vec::new();
+    for complaint in refused {
+        match target.batch_execute(&complaint.command).await {
+            Ok(()) => {}
+            Err(error) if error.as_db_error().is_some() => left.push(complaint.to_string()),
+            Err(source) => {
+                return Err(Error::Sql { doing: "repeat what was refused on the target".to_owned(), source });
+            }
+        }
+    }
+    Ok(left)
 }
 
 /// A statement that the target refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Complaint {
+pub(super) struct Complaint {
     why: String,
     /// Empty when it was not a statement that failed.
     command: String,
