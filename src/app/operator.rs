@@ -128,9 +128,6 @@ impl Operator for Desk {
             };
             return Err(ConsoleError::new(sqlstate::DUPLICATE_OBJECT, message));
         }
-        let target = DatabaseName::new(mirror.as_str())
-            .map_err(|error| ConsoleError::new(sqlstate::INVALID_PARAMETER, error.to_string()))?;
-        self.make_target(&target).await?;
         let config = world.config.load();
         let entry = match config.mirrors.iter().find(|known| known.name == mirror && known.database == source)
         {
@@ -144,11 +141,14 @@ impl Operator for Desk {
             None => Entry {
                 name: mirror.clone(),
                 source,
-                target,
+                target: DatabaseName::new(mirror.as_str())
+                    .map_err(|error| ConsoleError::new(sqlstate::INVALID_PARAMETER, error.to_string()))?,
                 replace_role_passwords: false,
                 full_identity: false,
             },
         };
+        drop(config);
+        self.make_target(&entry.target).await?;
         let spec = entry.spec(world).expect("the target was made there");
         if let Err(problems) = bootstrap::preflight(&spec).await {
             let list: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -159,6 +159,17 @@ pub async fn cloud(
     };
     let upstream = settings::upstream(&given, configured, &[]);
     let party = Party { login, ..given };
+    if let Ok(client) = party.control("cloud-mirror start", PATIENCE).await
+        && let Ok(row) = client.query_one("SELECT pg_catalog.current_setting('wal_level')", &[]).await
+        && row.get::<_, &str>(0) != "logical"
+    {
+        // Nothing that hinders a failover, but the day of the failback is too late to hear it.
+        advice.push(format!(
+            "the cloud server has wal_level = {}: the way home after a failover needs logical there, which takes \
+             effect at its next restart",
+            row.get::<_, &str>(0)
+        ));
+    }
     Ok(Some(Server::new(Site::Cloud, upstream, maintenance(party).await)))
 }
 

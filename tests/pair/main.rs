@@ -1,5 +1,6 @@
 //! The whole program between two servers: mirror, failover, and what clients see of it.
 
+mod commands;
 mod failover;
 mod fixture;
 mod home;
