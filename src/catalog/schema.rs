@@ -9,8 +9,9 @@ pub const SCHEMA: &str = "cloud_mirror";
 /// Makes the schema and what is missing in it; changes nothing that is there. Called for both
 /// databases of a mirror whenever a proxy starts to work with them.
 ///
-/// Needs CREATE on the database, which its owner has. Nobody else is given anything: also where
-/// default privileges would hand new tables out, PUBLIC cannot enter the schema.
+/// Needs CREATE on the database, which its owner has. PUBLIC may read, or `pg_dump` by the
+/// application's role would fail on our tables; it may not write, also where default privileges
+/// would hand new tables out.
 pub async fn ensure(client: &Client) -> Result<(), Error> {
     // One message is one transaction. The lock makes two starting proxies take turns, because
     // IF NOT EXISTS alone lets both see nothing and one fail ("CREATE TABLE").

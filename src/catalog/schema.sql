@@ -3,7 +3,10 @@
 SET LOCAL client_min_messages = warning;
 SELECT pg_catalog.pg_advisory_xact_lock(7161398271);
 CREATE SCHEMA IF NOT EXISTS cloud_mirror;
+-- Everyone may read, and nothing more: pg_dump locks and copies every table of the database, and an
+-- owner who is no superuser has to be able to dump it as before.
 REVOKE ALL ON SCHEMA cloud_mirror FROM PUBLIC;
+GRANT USAGE ON SCHEMA cloud_mirror TO PUBLIC;
 
 -- At most one row: who may write to this database, and what the fence changed to enforce it.
 CREATE TABLE IF NOT EXISTS cloud_mirror.fence (
@@ -63,3 +66,6 @@ CREATE TABLE IF NOT EXISTS cloud_mirror.not_followed (
   mirror text PRIMARY KEY,
   rows bigint NOT NULL,
   seen bigint NOT NULL);
+
+REVOKE ALL ON ALL TABLES IN SCHEMA cloud_mirror FROM PUBLIC;
+GRANT SELECT ON ALL TABLES IN SCHEMA cloud_mirror TO PUBLIC;
