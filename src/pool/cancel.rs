@@ -14,6 +14,21 @@ pub struct CancelTarget {
     pub pid: i32,
     /// Its secret, which clients never see.
     pub secret: Vec<u8>,
+    /// As long as somebody has this, a cancel may be on its way.
+    pub in_flight: InFlight,
+}
+
+/// Shared by a link and everything that can cancel it. A cancel that arrives late would hit the
+/// statement of whoever has the back end then, so a link is used again only by who finds that
+/// nobody else has this any more.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<()>);
+
+impl InFlight {
+    /// Whether a cancel may still arrive, seen by the link, whose client's key points elsewhere.
+    pub fn is_any(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 type Slot = Arc<Mutex<Option<CancelTarget>>>;
@@ -89,9 +104,20 @@ mod tests {
         assert!(cancels.find(7, &key.secret).is_none());
         let address = Address::Tcp { host: "localhost".into(), port: 1 };
         let endpoint = Endpoint { address, tls: ServerTls::disabled() };
-        key.point_to(Some(CancelTarget { endpoint, pid: 7, secret: vec![1, 2, 3, 4] }));
+        let in_flight = InFlight::default();
+        key.point_to(Some(CancelTarget {
+            endpoint,
+            pid: 7,
+            secret: vec![1, 2, 3, 4],
+            in_flight: in_flight.clone(),
+        }));
         assert_eq!(cancels.find(7, &key.secret).unwrap().secret, [1, 2, 3, 4]);
         assert!(cancels.find(8, &key.secret).is_none());
+        let cancel = cancels.find(7, &key.secret);
+        key.point_to(None);
+        assert!(in_flight.is_any());
+        drop(cancel);
+        assert!(!in_flight.is_any());
         let secret = key.secret.clone();
         drop(key);
         assert!(cancels.find(7, &secret).is_none());

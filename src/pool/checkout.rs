@@ -1,7 +1,7 @@
 //! Handing links out and taking them back.
 
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Seat};
-use super::{CancelTarget, reset};
+use super::{CancelTarget, InFlight, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry};
 use crate::sys::{self, Detached};
@@ -168,6 +168,7 @@ impl Pool {
             endpoint: link.endpoint,
             pid: link.pid,
             secret: link.secret,
+            in_flight: InFlight::default(),
         });
         let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
         let stream = link.stream.detach().map_err(lost)?;
@@ -292,8 +293,9 @@ impl Lease {
 
     /// How to cancel what its back end does.
     pub fn cancel_target(&self) -> CancelTarget {
-        let Facts { endpoint, pid, secret, .. } = self.facts.as_ref();
-        CancelTarget { endpoint: endpoint.clone(), pid: *pid, secret: secret.clone() }
+        let Facts { endpoint, pid, secret, in_flight, .. } = self.facts.as_ref();
+        let (endpoint, secret, in_flight) = (endpoint.clone(), secret.clone(), in_flight.clone());
+        CancelTarget { endpoint, pid: *pid, secret, in_flight }
     }
 
     /// Process id of the back end.
@@ -301,10 +303,11 @@ impl Lease {
         self.facts.pid
     }
 
-    /// Takes back a link that is idle and outside a transaction; resets it in the background.
+    /// Takes back a link that is idle and outside a transaction; resets it in the background. The
+    /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
     pub fn give_back(self, stream: Detached) {
         let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
-        if !is_reusable {
+        if !is_reusable || facts.in_flight.is_any() {
             return;
         }
         let runtime = pool.0.runtime.clone();

@@ -1,5 +1,6 @@
 //! The links of one user to one database.
 
+use super::InFlight;
 use crate::base::{Epoch, Moment, Site};
 use crate::sys::Detached;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,6 +36,7 @@ pub struct Facts {
     pub endpoint: crate::backend::Endpoint,
     pub pid: i32,
     pub secret: Vec<u8>,
+    pub in_flight: InFlight,
 }
 
 /// How many permits there are, those of taken seats included; as many as there can be without a

@@ -11,6 +11,6 @@ mod checkout;
 mod group;
 mod reset;
 
-pub use cancel::{CancelKey, CancelTarget, Cancels};
+pub use cancel::{CancelKey, CancelTarget, Cancels, InFlight};
 pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Settings};
 pub use group::Parameters;
