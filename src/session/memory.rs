@@ -207,10 +207,25 @@ impl Memory {
         self.steps.retain(|(step, _)| *step <= after || *step > through);
     }
 
+    /// The link is gone, and with it what was under way: a transaction that had not been committed,
+    /// and the numbers of what was sent.
+    pub fn on_link_lost(&mut self) {
+        self.staged.clear();
+        self.steps.clear();
+        self.queries.clear();
+        self.portals.clear();
+        self.rolled_back = false;
+        self.failed = false;
+    }
+
     /// ReadyForQuery; `is_idle` outside a transaction block.
     pub fn on_ready(&mut self, is_idle: bool) {
         let failed = std::mem::take(&mut self.failed);
         let rolled_back = std::mem::take(&mut self.rolled_back);
+        if is_idle && self.steps.is_empty() {
+            // Portals end with their transaction.
+            self.portals.clear();
+        }
         if rolled_back && !is_idle && !self.staged.is_empty() {
             // To a savepoint: which of the settings survive is not known.
             self.tie_by(Tie::UnseenChange);
@@ -251,19 +266,30 @@ impl Memory {
             match change {
                 Change::Set { name, text } => {
                     self.settings.retain(|(set, _)| *set != name);
+                    self.forget_role_with(&name);
                     self.settings.push((name, text));
                     if self.settings.iter().map(|(_, text)| text.len()).sum::<usize>() > SETTING_BYTES_MAX {
                         self.settings.pop();
                         self.tie_by(Tie::TooMuch);
                     }
                 }
-                Change::Reset { name } => self.settings.retain(|(set, _)| *set != name),
+                Change::Reset { name } => {
+                    self.settings.retain(|(set, _)| *set != name);
+                    self.forget_role_with(&name);
+                }
                 Change::ResetAll => {
                     // RESET ALL leaves the role alone ("RESET", Notes on SET ROLE).
                     self.settings.retain(|(set, _)| matches!(set.as_ref(), "role" | "session authorization"));
                 }
                 Change::SetForTransaction | Change::Deallocate { .. } | Change::DeclareForTransaction => {}
             }
+        }
+    }
+
+    /// SET and RESET SESSION AUTHORIZATION take the role with them ("SetSessionAuthorization").
+    fn forget_role_with(&mut self, name: &str) {
+        if name == "session authorization" {
+            self.settings.retain(|(set, _)| set.as_ref() != "role");
         }
     }
 
@@ -352,6 +378,43 @@ mod tests {
         query(&mut m, 2, Some(set("a", "1")), "SET", false);
         query(&mut m, 3, None, "ROLLBACK", false);
         assert_eq!(m.tie(), Some(Tie::UnseenChange));
+    }
+
+    #[test]
+    fn what_a_lost_link_had_not_committed_is_not_kept() {
+        let mut m = Memory::default();
+        query(&mut m, 1, None, "BEGIN", false);
+        query(&mut m, 2, Some(set("a", "1")), "SET", false);
+        m.on_query(3, set("b", "wrong"));
+        m.on_link_lost();
+        // The next link counts from one again.
+        query(&mut m, 1, None, "SELECT 1", true);
+        query(&mut m, 2, None, "SELECT 1", true);
+        query(&mut m, 3, Some(set("c", "3")), "SET", true);
+        assert_eq!(settings(&m), ["set c = 3"]);
+        assert_eq!(m.tie(), None);
+    }
+
+    #[test]
+    fn a_role_ends_with_its_session_authorization() {
+        let mut m = Memory::default();
+        query(&mut m, 1, Some(set("role", "a")), "SET", true);
+        query(&mut m, 2, Some(Change::Reset { name: "session authorization".into() }), "RESET", true);
+        assert!(settings(&m).is_empty());
+    }
+
+    #[test]
+    fn portals_of_settings_end_with_their_transaction() {
+        let mut m = Memory::default();
+        m.on_parse(1, b"s", Some(b"frame"), Some(set("a", "1")));
+        m.on_step(1, None);
+        for step in 0..100u64 {
+            m.on_bind(format!("p{step}").as_bytes(), b"s");
+            m.on_execute(step * 2 + 3, format!("p{step}").as_bytes());
+            m.on_step(step * 2 + 3, Some(b"SET"));
+            m.on_ready(true);
+        }
+        assert!(m.portals.is_empty());
     }
 
     #[test]
