@@ -115,6 +115,16 @@ impl Ledger {
             && !self.is_streaming
     }
 
+    /// Whether COPY data passes, or the replication stream: there is no place for an answer of ours.
+    pub fn is_copying(&self) -> bool {
+        self.is_copying_in || self.is_streaming
+    }
+
+    /// Whether the server would look at a command that is sent now.
+    pub fn takes_commands(&self) -> bool {
+        !self.is_copying() && !self.is_skipping
+    }
+
     /// Whether the server skips everything until a Sync that has not been sent.
     pub fn is_skipping(&self) -> bool {
         self.is_skipping
@@ -238,11 +248,21 @@ impl Ledger {
 
     fn on_ready(&mut self, status: Option<u8>) -> Settled {
         self.drop_copy_ends();
-        if let Some(front) = self.queue.pop_front() {
-            self.steps_done = self.steps_done.max(front.steps_before);
-            self.steps_synced = front.steps_before;
+        match self.queue.pop_front() {
+            Some(front) => {
+                self.steps_done = self.steps_done.max(front.steps_before);
+                self.steps_synced = front.steps_before;
+            }
+            // More answers than questions, after an offence against the protocol in the middle of
+            // COPY: what was sent is over.
+            None => {
+                self.steps_done = self.steps_sent;
+                self.steps_synced = self.steps_sent;
+                self.is_skipping = false;
+            }
         }
         self.is_copying_in = false;
+        self.is_streaming = false;
         self.drop_copy_ends();
         // A status that cannot be is answered by staying careful: not idle.
         self.status = status.and_then(TransactionStatus::from_byte).unwrap_or(TransactionStatus::Failed);
@@ -318,6 +338,10 @@ mod tests {
             ">PBES <12CEi",
             ">F <Vi",
             ">PBES <12si >CS <3i",
+            // Replication: both sides end the stream, and the connection takes commands again.
+            ">Q <W >dd <d >c <cCi >Q <TDCi",
+            // A batch in the middle of COPY is an error, and the server skips to its Sync.
+            ">PBESPBES <12GEi",
         ] {
             let ledger = play(script);
             assert!(ledger.is_clean(), "{script}: {ledger:?}");

@@ -107,7 +107,7 @@ impl ClientWalk {
         memory: &mut Memory,
     ) -> Option<Stop> {
         let is_whole = frame.len() == total;
-        let is_shown = self.has_local && !self.pass_next;
+        let is_shown = self.has_local && !self.pass_next && !ledger.is_copying();
         match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
                 return Some(Stop::Partial);
@@ -145,7 +145,7 @@ impl ClientWalk {
                 return Some(Stop::Partial);
             }
             Notice::Candidate => {
-                if is_whole && is_ours(text_of(&frame[HEADER..])) {
+                if is_whole && ledger.takes_commands() && is_ours(text_of(&frame[HEADER..])) {
                     return Some(Stop::Own);
                 }
             }
@@ -176,7 +176,7 @@ impl ClientWalk {
         if is_kept && !is_whole && total <= KEPT_MAX {
             return Some(Stop::Partial);
         }
-        if is_whole && noticed == Notice::Candidate && is_ours(text_of(text)) {
+        if is_whole && noticed == Notice::Candidate && ledger.takes_commands() && is_ours(text_of(text)) {
             return Some(Stop::Own);
         }
         let change = if noticed == Notice::Changing && is_whole { change_of(text_of(text)) } else { None };
@@ -216,7 +216,12 @@ fn note_names(tag: u8, body: &[u8], step: u64, memory: &mut Memory) {
 /// somebody terminated the back end: they look alike until a probe has answered.
 fn ends_the_session(report: &Report) -> bool {
     matches!(report.code().as_ref(), "57P01" | "57P02")
-        && matches!(report.severity().as_ref(), "FATAL" | "PANIC" | "WARNING")
+        && match report.severity().as_ref() {
+            "FATAL" | "PANIC" => true,
+            // A function may raise a warning with any code.
+            "WARNING" => report.routine() == "quickdie",
+            _ => false,
+        }
 }
 
 /// Whether the body of a Query is a command of ours.
@@ -264,7 +269,7 @@ impl ServerWalk {
         self.rest == 0
     }
 
-    /// See the module. Settings that the server reports are pushed to `reported`.
+    /// See the module. `reported` gets the last value of each setting that the server reports.
     pub fn walk(
         &mut self,
         bytes: &[u8],
@@ -349,7 +354,10 @@ impl ServerWalk {
                 if let Some((name, rest)) = cstring(&frame[HEADER..])
                     && let Some((value, _)) = cstring(rest)
                 {
-                    reported.push((name.into(), value.into()));
+                    match reported.iter_mut().find(|(known, _)| known.as_ref() == name) {
+                        Some((_, old)) => *old = value.into(),
+                        None => reported.push((name.into(), value.into())),
+                    }
                 }
             }
             _ => {
