@@ -55,6 +55,11 @@ pub enum NoRoute {
 }
 
 impl RouteMap {
+    /// What a link has to agree with: the site that writes, the epoch, and the server's life.
+    pub fn way(&self) -> (Site, Epoch, u64) {
+        (self.writer, self.epoch, self.life)
+    }
+
     /// Finds the writer's copy of `database`, as clients name it.
     pub fn resolve(&self, database: &[u8]) -> Result<Destination, NoRoute> {
         let to = |site, upstream: &Arc<Upstream>, database: &[u8]| Destination {

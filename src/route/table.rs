@@ -1,6 +1,7 @@
 //! The map that everybody reads.
 
 use super::{Gate, RouteMap};
+use crate::base::{Epoch, Site};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -52,6 +53,14 @@ impl Routes {
         self.0.changes.subscribe()
     }
 
+    /// Waits until the map leads elsewhere than to this site, in this epoch and life: links of that
+    /// kind are void then.
+    pub async fn leave(&self, way: (Site, Epoch, u64)) {
+        let mut changes = self.changes();
+        // The sender lives as long as we do.
+        let _ = changes.wait_for(|_| self.map().way() != way).await;
+    }
+
     /// Replaces the map by what `change` makes of it, under the next version.
     pub fn change(&self, change: impl FnOnce(&mut RouteMap)) {
         let _one_at_a_time = self.0.changing.lock().expect("no change of the map panics");
@@ -71,7 +80,7 @@ mod tests {
     use super::*;
     use crate::backend::tls::ServerTls;
     use crate::backend::{Address, Endpoint, Upstream};
-    use crate::base::{DatabaseName, Epoch, Site};
+    use crate::base::DatabaseName;
     use crate::route::{Door, NoRoute};
 
     fn upstream(port: u16) -> Arc<Upstream> {
@@ -107,6 +116,22 @@ mod tests {
         let after = routes.map().resolve(b"shop").unwrap();
         assert_eq!((after.site, after.epoch), (Site::Cloud, Epoch(2)));
         assert_eq!(after.database, b"shop_copy");
+    }
+
+    #[tokio::test]
+    async fn a_way_ends_with_its_epoch_and_its_life_and_not_with_the_door() {
+        let routes = routes();
+        let way = routes.map().way();
+        let ends = async |change: fn(&mut RouteMap)| {
+            let left = routes.leave(routes.map().way());
+            routes.change(change);
+            tokio::time::timeout(std::time::Duration::from_millis(20), left).await.is_ok()
+        };
+        assert!(!ends(|map| map.door = Door::Holding).await);
+        assert!(ends(|map| map.life += 1).await);
+        assert!(ends(|map| map.epoch = Epoch(2)).await);
+        assert!(ends(|map| map.writer = Site::Cloud).await);
+        routes.leave(way).await;
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Front {
         parameters.retain(|(name, _)| name != b"database");
         let login = Login { user, proof };
         let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
-        match self.shared.clone().link(&Wanted::first(identity.clone())).await {
+        match self.shared.clone().link(Wanted::first(identity.clone())).await {
             Ok(made) => self.hand_over(socket, &startup, buffered, identity, made).await,
             Err(no_link) => {
                 count(&self.counters().logins_failed);

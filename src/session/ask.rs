@@ -27,7 +27,7 @@ enum Done {
 impl Session {
     /// The message at the front of `client_in` is, or may be, about a command of ours.
     pub(super) async fn on_own(&mut self) -> Flow {
-        if !self.relay.ledger.is_quiet() {
+        if !self.relay.is_quiet() {
             if self.relay.ledger.is_in_batch() && self.relay.link.is_some() {
                 self.relay.to_server.push(b"H\0\0\0\x04");
             }
@@ -66,8 +66,8 @@ impl Session {
         let is_skipping = self.local.is_skipping || self.relay.ledger.is_skipping();
         match tag {
             b'S' => self.on_sync(),
-            b'Q' => self.on_simple(body).await,
             _ if is_skipping => Done::Here,
+            b'Q' => self.on_simple(body).await,
             b'P' => self.on_parse(body),
             b'B' => self.on_bind(body),
             b'D' => self.on_describe(body),

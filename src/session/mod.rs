@@ -197,6 +197,7 @@ impl Session {
         match self.relay.run().await {
             Exit::RouteChanged => self.on_route_changed().await,
             Exit::GateShut => self.on_gate_shut().await,
+            Exit::Held => self.on_held().await,
             Exit::NeedLink => self.on_need_link().await,
             Exit::LinkLost { report } => self.on_link_lost(report).await,
             Exit::Own => self.on_own().await,
@@ -221,7 +222,8 @@ impl Session {
 
     /// The client takes its leave. What it sent before is executed and answered, as without us.
     async fn on_terminate(&mut self) -> Flow {
-        if self.relay.link.is_none() || self.is_clean() {
+        // An answer that the client has not taken yet is still delivered.
+        if self.relay.link.is_none() || self.is_clean() && self.relay.to_client.is_empty() {
             return self.leave(true).await;
         }
         self.relay.client_in.clear();
@@ -235,6 +237,7 @@ impl Session {
         self.relay.ledger.is_clean()
             && self.relay.client_walk.is_between_messages()
             && self.relay.server_walk.is_between_messages()
+            && self.relay.server_in.is_empty()
             && self.relay.to_server.is_empty()
     }
 
@@ -252,23 +255,21 @@ impl Session {
             }
         } else {
             let unsent = std::mem::take(&mut self.relay.to_server);
-            tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate));
+            tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate, self.shared.routes.clone()));
         }
         Flow::Break(())
     }
 
     /// The client sends no more but may still read: it gets what is due, as from PostgreSQL.
     async fn on_half_close(&mut self) -> Flow {
-        let is_idle = self.relay.ledger.is_clean() && self.relay.client_in.is_empty();
-        if is_idle || self.relay.link.is_none() {
+        let relay = &mut self.relay;
+        let is_idle = relay.ledger.is_clean() && relay.client_in.is_empty() && relay.to_client.is_empty();
+        if is_idle || relay.link.is_none() {
             return self.leave(false).await;
         }
-        self.relay.client_ended = true;
-        let Some(link) = &mut self.relay.link else { return Flow::Break(()) };
-        match tokio::io::AsyncWriteExt::shutdown(&mut link.stream).await {
-            Ok(()) => Flow::Continue(()),
-            Err(_) => self.leave(false).await,
-        }
+        relay.client_ended = true;
+        relay.finish_server = true;
+        Flow::Continue(())
     }
 
     fn caller(&self) -> Caller {

@@ -120,6 +120,8 @@ impl Session {
     /// was executed.
     pub(super) async fn refuse_next(&mut self, complaint: &Complaint) -> Flow {
         let mut has_refused = false;
+        // A message that was shown and is the server's is refused with the rest.
+        self.relay.client_walk.pass_next = false;
         loop {
             let frame = self.next_frame().await?;
             let ends = match frame.tag {

@@ -49,8 +49,12 @@ pub struct Linked {
 pub enum Exit {
     /// The map of routes has another version than the one we know.
     RouteChanged,
-    /// The lease has run out: nothing is sent to the writer, none of its answers passes.
+    /// The lease has run out and something is in flight: nothing more is sent to the writer, none of
+    /// its answers passes.
     GateShut,
+    /// The client has spoken, and its statement must not be sent now: the door is not open, or the
+    /// lease has run out. Nothing is in flight.
+    Held,
     /// The next client message is for us; it is whole, at the front of `client_in`.
     Own,
     /// The client has said Terminate, which is at the front of `client_in`.
@@ -102,14 +106,19 @@ pub struct Relay {
     pub to_server: Outgoing,
     /// The version of the routes that `link` was checked against.
     pub version: u64,
-    /// Do not read the client: its statements are held.
+    /// The door is not open: stop with [`Exit::Held`] at the client's next statement, and do not
+    /// read the client while something is in flight.
     pub is_held: bool,
+    /// A write to the server has failed: nothing is sent before its end has been read.
+    pub awaits_end: bool,
     /// Stop with [`Exit::Quiet`] and do not read the client until then.
     pub stop_when_quiet: bool,
     /// Stop with [`Exit::Drained`] when the session is between two transactions.
     pub is_draining: bool,
     /// The client sends no more.
     pub client_ended: bool,
+    /// Shut our side of the link once everything is written.
+    pub finish_server: bool,
     /// Settings that the server has reported since the link was made.
     pub reported: Vec<Reported>,
     /// Look at `client_in` before reading.
@@ -136,9 +145,11 @@ impl Relay {
             to_server: Outgoing::default(),
             version: 0,
             is_held: false,
+            awaits_end: false,
             stop_when_quiet: false,
             is_draining: false,
             client_ended: false,
+            finish_server: false,
             reported: Vec::new(),
             look_at_server: false,
             routes,
@@ -171,12 +182,31 @@ impl Relay {
         Poll::Pending
     }
 
+    /// Whether nothing is in flight, and no message of either side is half on its way.
+    pub fn is_settled(&self) -> bool {
+        self.ledger.is_settled()
+            && self.client_walk.is_between_messages()
+            && self.server_walk.is_between_messages()
+    }
+
+    /// Whether words of our own can stand between those of the server.
+    pub fn is_quiet(&self) -> bool {
+        self.ledger.is_quiet() && self.server_walk.is_between_messages()
+    }
+
     /// One step from the server to the client; `Ready(None)` when something moved.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Exit>> {
-        if !self.to_client.is_empty() && ready!(self.to_client.write(&mut self.client, cx)).is_err() {
-            return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
+        if !self.to_client.is_empty() {
+            // What the client has not taken yet may hold an acknowledgement.
+            if self.link.is_some() && !self.routes.gate().is_open(sys::now()) {
+                return Poll::Ready(Some(Exit::GateShut));
+            }
+            if ready!(self.to_client.write(&mut self.client, cx)).is_err() {
+                return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
+            }
         }
-        if self.stop_when_quiet && self.ledger.is_quiet() {
+        // While COPY reads, nothing of the client's is for us: its messages are looked at again.
+        if self.stop_when_quiet && (self.is_quiet() || self.ledger.is_copying()) {
             return Poll::Ready(Some(Exit::Quiet));
         }
         if self.is_draining && self.ledger.is_clean() && self.client_walk.is_between_messages() {
@@ -198,6 +228,10 @@ impl Relay {
         if self.routes.version() != self.version || !is_open {
             self.server_in.extend_from_slice(bytes);
             self.look_at_server = true;
+            if !is_open && self.is_settled() {
+                // Nobody waits for it: it is looked at again when the routes change.
+                return Poll::Pending;
+            }
             let exit = if is_open { Exit::RouteChanged } else { Exit::GateShut };
             return Poll::Ready(Some(exit));
         }
@@ -229,7 +263,16 @@ impl Relay {
         {
             return Poll::Ready(self.link_lost_while_writing());
         }
-        if self.is_held || self.stop_when_quiet || self.client_ended {
+        if std::mem::take(&mut self.finish_server)
+            && let Some(link) = &mut self.link
+        {
+            self.finish_server = Pin::new(&mut link.stream).poll_shutdown(cx).is_pending();
+        }
+        if self.awaits_end
+            || self.stop_when_quiet
+            || self.client_ended
+            || self.is_held && self.link.is_some() && !self.is_settled()
+        {
             return Poll::Pending;
         }
         let length = if std::mem::take(&mut self.look_again) && !self.client_in.is_empty() {
@@ -246,6 +289,7 @@ impl Relay {
         let refused = match &self.link {
             None => Some(Exit::NeedLink),
             Some(_) if self.routes.version() != self.version => Some(Exit::RouteChanged),
+            Some(_) if (self.is_held || !is_open) && self.is_settled() => Some(Exit::Held),
             Some(_) if !is_open => Some(Exit::GateShut),
             Some(_) => None,
         };
@@ -275,7 +319,7 @@ impl Relay {
     /// A server that closes has often said why before: reading finds it, or the end.
     fn link_lost_while_writing(&mut self) -> Option<Exit> {
         self.to_server.clear();
-        self.is_held = true;
+        self.awaits_end = true;
         None
     }
 }

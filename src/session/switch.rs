@@ -5,7 +5,7 @@ use super::tell::{cannot_move, no_writer, outcome_unknown};
 use super::walk::Reported;
 use super::{Flow, Session, Sign, Suspicion, Verdict, replay};
 use crate::backend::Destination;
-use crate::base::{Epoch, Retry, Site, sqlstate};
+use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::observe::count;
 use crate::pool::{Checkout, PoolError, Request};
 use crate::route::{Door, RouteMap};
@@ -18,9 +18,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long a verdict may take: longer than the probes that lead to it.
 const VERDICT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a session that had a link goes on asking a server that is full: the back ends of the
+/// former links are still ending.
+const FULL_WITHIN: Duration = Duration::from_secs(3);
 /// How long a server may take to make a session's settings and statements again.
 const REPLAY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -42,7 +46,7 @@ impl Session {
         self.relay.is_draining = map.is_draining;
         self.relay.is_held = self.relay.link.is_some() && map.door != Door::Open;
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
-        if (link.site, link.epoch, link.life) != (map.writer, map.epoch, map.life) {
+        if (link.site, link.epoch, link.life) != map.way() {
             return self.drop_link(None).await;
         }
         Flow::Continue(())
@@ -50,13 +54,42 @@ impl Session {
 
     /// The lease has run out under us. What is in flight may have happened.
     pub(super) async fn on_gate_shut(&mut self) -> Flow {
-        if self.relay.link.is_some() && !self.relay.ledger.is_settled() {
-            return self.drop_link(None).await;
+        self.drop_link(None).await
+    }
+
+    /// The client has spoken while nothing may be sent: our own commands are answered, everything
+    /// else waits for the next state of the routes. The map says when it has waited too long.
+    pub(super) async fn on_held(&mut self) -> Flow {
+        let (tag, _) = self.fill_front().await?;
+        if self.front_is_ours() {
+            return self.on_own().await;
         }
-        // Nothing in flight: wait for the next state of the routes, as the held ones do.
+        if tag == b'X' {
+            return self.leave(true).await;
+        }
+        let map = self.shared.routes.map();
+        if map.version != self.relay.version {
+            return Flow::Continue(());
+        }
+        if let Door::Closed { reason } = &map.door {
+            return self.refuse_linked(reason).await;
+        }
+        count(&self.shared.counters.holds);
         match self.wait_for_change().await {
             true => Flow::Continue(()),
-            false => self.refuse_next(&no_writer("the right to write has expired")).await,
+            false => self.refuse_linked("no server can take statements now").await,
+        }
+    }
+
+    /// Refuses the client's next statement though there is a link. In a transaction the link is given
+    /// up: the server has not heard of the refusal, and must not go on where the client does not.
+    async fn refuse_linked(&mut self, reason: &str) -> Flow {
+        match self.relay.ledger.status() {
+            TransactionStatus::Idle => {
+                count(&self.shared.counters.statements_refused);
+                self.refuse_next(&no_writer(reason)).await
+            }
+            TransactionStatus::Open | TransactionStatus::Failed => self.drop_link(None).await,
         }
     }
 
@@ -84,22 +117,33 @@ impl Session {
 
     /// Gives the link up and decides what becomes of the session (design: "Which session moves").
     async fn drop_link(&mut self, why: Option<&str>) -> Flow {
-        self.relay.link = None;
         self.cancel_key.point_to(None);
         let relay = &mut self.relay;
+        let epoch = relay.link.take().map(|link| link.epoch);
+        let routes = &self.shared.routes;
+        let may_acknowledge = routes.gate().is_open(sys::now()) && epoch == Some(routes.map().epoch);
+        if !may_acknowledge && !relay.to_client.is_empty() {
+            // An acknowledgement may be among what the client has not taken yet, and where a message
+            // ends in it is not known: it gets no more.
+            count(&self.shared.counters.outcomes_unknown);
+            return Flow::Break(());
+        }
+        let was_settled = relay.is_settled();
+        let status = relay.ledger.status();
         relay.is_held = false;
+        relay.awaits_end = false;
+        relay.finish_server = false;
         relay.server_in.clear();
         relay.look_at_server = false;
         relay.to_server.clear();
-        let was_settled = relay.ledger.is_settled() && relay.client_walk.is_between_messages();
-        let status = relay.ledger.status();
         relay.ledger = Default::default();
+        relay.memory.on_link_lost();
         if !was_settled {
             count(&self.shared.counters.outcomes_unknown);
             return self.end_with(&outcome_unknown()).await;
         }
         let tie = relay.memory.tie().map(|tie| tie.reason());
-        if let Some(reason) = why.or(tie) {
+        if let Some(reason) = why.or(tie).or(self.replication_tie()) {
             count(&self.shared.counters.sessions_ended);
             return self.end_with(&cannot_move(reason)).await;
         }
@@ -110,6 +154,12 @@ impl Session {
                 self.serve_aborted(Self::first_complaint(status)).await
             }
         }
+    }
+
+    /// A replication connection is about one server's slots and log.
+    fn replication_tie(&self) -> Option<&'static str> {
+        let mut parameters = self.identity.parameters.iter();
+        parameters.any(|(name, _)| name == b"replication").then_some("It was a replication connection.")
     }
 
     /// Reports a broken link and waits for the verdict.
@@ -142,7 +192,7 @@ impl Session {
         if tag == b'X' {
             return self.leave(true).await;
         }
-        match self.shared.clone().link(&Wanted::of(self)).await {
+        match self.shared.clone().link(Wanted::of(self)).await {
             Ok(made) => self.take_over(made).await,
             Err(NoLink::Refused(complaint)) => {
                 count(&self.shared.counters.statements_refused);
@@ -261,7 +311,9 @@ pub enum NoLink {
 impl super::Shared {
     /// Holds until there is a writer, then makes a link to it; waits at most `hold_timeout`. Can be
     /// called on any runtime.
-    pub async fn link(self: Arc<Self>, wanted: &Wanted) -> Result<Made, NoLink> {
+    pub async fn link(self: Arc<Self>, wanted: Wanted) -> Result<Made, NoLink> {
+        let wanted = Arc::new(wanted);
+        let mut full_until = None;
         let deadline = sys::now() + **self.hold_timeout.load();
         let mut changes = self.routes.changes();
         let mut has_held = false;
@@ -274,7 +326,12 @@ impl super::Shared {
             let pause = match &map.door {
                 Door::Closed { reason } => return Err(NoLink::Refused(no_writer(reason.clone()))),
                 Door::Open if self.routes.gate().is_open(sys::now()) => {
-                    match self.attempt(&map, wanted).await? {
+                    let full_until = match wanted.was_at {
+                        Some(_) => *full_until.get_or_insert_with(|| sys::now() + FULL_WITHIN),
+                        // At a log-in the server's word is passed on at once.
+                        None => Moment::default(),
+                    };
+                    match self.attempt(&map, &wanted, full_until).await? {
                         ControlFlow::Break(made) => return Ok(made),
                         ControlFlow::Continue(pause) => Some(pause),
                     }
@@ -299,7 +356,8 @@ impl super::Shared {
     async fn attempt(
         self: &Arc<Self>,
         map: &RouteMap,
-        wanted: &Wanted,
+        wanted: &Arc<Wanted>,
+        full_until: Moment,
     ) -> Result<ControlFlow<Made, Duration>, NoLink> {
         let destination = map.resolve(&wanted.identity.database).map_err(|no| {
             let complaint = Complaint::fatal(sqlstate::CANNOT_CONNECT_NOW, no.to_string());
@@ -313,11 +371,19 @@ impl super::Shared {
         };
         let wanted = wanted.clone();
         let making = self.control.spawn(async move { this.make(&request, &wanted).await });
-        let made = making.await.unwrap_or(Err(NotMade::Pool(PoolError::ShuttingDown)));
+        let making = AbortOnDropHandle::new(making);
+        let made = tokio::select! {
+            biased;
+            made = making => made.unwrap_or(Err(NotMade::Pool(PoolError::ShuttingDown))),
+            // A server that is gone may never answer, and nobody wants its answer any more.
+            () = self.left(map) => return Ok(ControlFlow::Continue(Duration::ZERO)),
+        };
         let error = match made {
             Ok((checkout, reported)) => {
                 return Ok(ControlFlow::Break(Made { checkout, destination, version, reported }));
             }
+            // A fence refuses log-ins and ends sessions: what such a server says is not for the client.
+            Err(_) if self.has_left(map) => return Ok(ControlFlow::Continue(Duration::ZERO)),
             Err(NotMade::Refused(report)) => {
                 let detail = format!("The server refused to make the session again: {report}.");
                 return Err(NoLink::Ended(cannot_move(detail).to_bytes()));
@@ -331,8 +397,15 @@ impl super::Shared {
                 Err(NoLink::Ended(complaint.to_bytes()))
             }
             (PoolError::Backend(backend), retry) => {
+                let is_full = backend.report().is_some_and(|report| {
+                    let code = report.code();
+                    matches!(code.as_ref(), sqlstate::TOO_MANY_CONNECTIONS | "53400")
+                });
+                if is_full && sys::now() < full_until {
+                    return Ok(ControlFlow::Continue(Duration::from_millis(100)));
+                }
                 if let Some(report) = backend.report()
-                    && (retry == Retry::Never || matches!(report.code().as_ref(), "53300" | "53400"))
+                    && (retry == Retry::Never || is_full)
                 {
                     let mut out = BytesMut::new();
                     error_report(&mut out, report);
@@ -352,6 +425,18 @@ impl super::Shared {
             }
             (PoolError::ShuttingDown, _) => Err(NoLink::Ended(super::tell::shutting_down().to_bytes())),
         }
+    }
+
+    /// Whether links that `map` leads to are void, or not wanted any more.
+    fn has_left(&self, map: &RouteMap) -> bool {
+        let now = self.routes.map();
+        now.way() != map.way() || now.is_draining
+    }
+
+    /// Waits until that is so.
+    async fn left(&self, map: &RouteMap) {
+        // The sender lives as long as the routes.
+        let _ = self.routes.changes().wait_for(|_| self.has_left(map)).await;
     }
 
     /// On the control runtime: a link, and the session's settings and statements made on it.

@@ -3,6 +3,7 @@
 use super::relay::{self, Linked, Outgoing};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
+use crate::route::Routes;
 use crate::sys::Socket;
 use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
 use bytes::BytesMut;
@@ -89,7 +90,10 @@ impl Session {
     pub(super) async fn end_with_bytes(&mut self, bytes: &[u8]) -> Flow {
         self.cancel_key.point_to(None);
         if let Some(link) = self.relay.link.take() {
-            tokio::task::spawn_local(run_out(link, Outgoing::default(), true));
+            // Behind half a message Terminate would be taken for the rest of it.
+            let with_terminate = self.relay.client_walk.is_between_messages();
+            let unsent = std::mem::take(&mut self.relay.to_server);
+            tokio::task::spawn_local(run_out(link, unsent, with_terminate, self.shared.routes.clone()));
         }
         if self.relay.server_walk.is_between_messages() {
             self.say(bytes);
@@ -112,16 +116,24 @@ pub async fn hear_out(client: &mut Socket) {
 
 /// Lets a server finish what it was sent, and throws its answers away. Closing the socket with
 /// unread answers would reset the connection, and the server might never read the last statements.
-pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool) {
-    let Linked { mut stream, lease, .. } = link;
+/// When the routes lead elsewhere, or to another life of the server, it is cut like every other link.
+pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool, routes: Routes) {
+    let Linked { mut stream, site, epoch, life, lease } = link;
     if with_terminate {
         unsent.push(TERMINATE);
     }
-    if std::future::poll_fn(|cx| unsent.write(&mut stream, cx)).await.is_ok()
-        && stream.shutdown().await.is_ok()
-    {
-        let mut sink = vec![0; 4096];
-        while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {}
+    let ending = async {
+        if std::future::poll_fn(|cx| unsent.write(&mut stream, cx)).await.is_ok()
+            && stream.shutdown().await.is_ok()
+        {
+            let mut sink = vec![0; 4096];
+            while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {}
+        }
+    };
+    tokio::select! {
+        () = ending => {}
+        () = routes.leave((site, epoch, life)) => {}
     }
+    drop(stream);
     drop(lease);
 }

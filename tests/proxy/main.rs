@@ -1,6 +1,7 @@
 //! The proxy in session mode, before real servers.
 
 mod fixture;
+mod held;
 mod programs;
 mod switch;
 mod wire;
