@@ -1,5 +1,6 @@
 //! Data threads: one runtime each, on which sessions live.
 
+use crate::observe::count;
 use crate::session::{Handover, Session, Shared, wake};
 use std::io;
 use std::sync::Arc;
@@ -63,7 +64,10 @@ async fn serve(mut handovers: mpsc::Receiver<Handover>, shared: Arc<Shared>) {
                     Ok(session) => {
                         tokio::task::spawn_local(session.run());
                     }
-                    Err(error) => tracing::warn!(event = "serve.handover_failed", %error),
+                    Err(error) => {
+                        count(&shared.counters.clients_left);
+                        tracing::warn!(event = "serve.handover_failed", %error);
+                    }
                 },
                 None => return,
             },
