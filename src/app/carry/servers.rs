@@ -4,7 +4,7 @@ use crate::app::server::Server;
 use crate::app::world::World;
 use crate::backend::control::ControlError;
 use crate::base::sqlstate::CANNOT_CONNECT_NOW;
-use crate::base::{Epoch, Lsn, Moment, OpId, Site};
+use crate::base::{DatabaseName, Epoch, Lsn, Moment, OpId, Site};
 use crate::failover::controller::{ClaimOutcome, Event, FenceOutcome, ProbeOutcome};
 use crate::failover::effects::{self, Return};
 use crate::health;
@@ -98,10 +98,23 @@ async fn fence_all(world: &World, site: Site, epoch: Epoch) -> FenceOutcome {
                 );
                 world.events.record(Level::Info, "failover.fenced", detail);
             }
+            Err(effects::Error::Connect(error)) if error.is_no_database() => {
+                missing(world, site, &database);
+            }
             Err(error) => return fence_failed(error),
         }
     }
     FenceOutcome::Done
+}
+
+/// Nobody can write to a database that is not there, and those that are must not wait for it.
+fn missing(world: &World, site: Site, database: &DatabaseName) {
+    let detail = format!("site={site} database={database}: it is mirrored and does not exist");
+    world.events.record(Level::Warn, "failover.database_missing", detail);
+}
+
+fn is_away(error: &effects::Error) -> bool {
+    matches!(error, effects::Error::Connect(connect) if connect.is_unreachable())
 }
 
 fn fence_failed(error: effects::Error) -> FenceOutcome {
@@ -130,6 +143,13 @@ async fn claim_all(world: &World, site: Site, epoch: Epoch) -> ClaimOutcome {
             Ok(_) => {}
             Err(error @ effects::Error::StaleEpoch { .. }) => {
                 return ClaimOutcome::Stale { why: error.to_string() };
+            }
+            Err(effects::Error::Connect(error)) if error.is_no_database() => {
+                missing(world, site, &database);
+            }
+            // It is there and does not let us in: a person has to know why.
+            Err(error @ effects::Error::Connect(_)) if !is_away(&error) => {
+                return ClaimOutcome::Failed { why: error.to_string() };
             }
             Err(effects::Error::Connect(_) | effects::Error::Deadline { .. }) => {
                 return ClaimOutcome::Unreachable;
@@ -186,7 +206,7 @@ pub async fn caught_up(world: &World, deadline: Moment) -> Result<(), String> {
 
 /// A position that the stream is sure to reach: a message is written there, which a mirror applies
 /// as a transaction of its own.
-async fn source_end(local: &Server, database: &crate::base::DatabaseName) -> Result<Lsn, String> {
+async fn source_end(local: &Server, database: &DatabaseName) -> Result<Lsn, String> {
     let party = local.party_at(database);
     let client = party.control("cloud-mirror end", STEP).await.map_err(|error| error.to_string())?;
     let emit = "SELECT pg_catalog.pg_logical_emit_message(true, 'cloud_mirror.end', '')::text";
