@@ -6,6 +6,7 @@ use crate::failover::controller::{Event, Promotable};
 use crate::observe::status::{MirrorState, MirrorStatus};
 use crate::replicate::{Mirror, MirrorSpec};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -58,7 +59,13 @@ struct Kept {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Mirrors(Mutex<BTreeMap<MirrorName, Kept>>);
+pub struct Mirrors {
+    all: Mutex<BTreeMap<MirrorName, Kept>>,
+    /// Counts what was wished of all mirrors: a start that was overtaken by another wish is void.
+    turn: AtomicU64,
+    /// Starts and ends, one at a time.
+    changing: tokio::sync::Mutex<()>,
+}
 
 impl Mirrors {
     /// Mirrors that nobody keeps yet.
@@ -71,7 +78,12 @@ impl Mirrors {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<MirrorName, Kept>> {
-        self.0.lock().expect("no holder of the mirrors panics")
+        self.all.lock().expect("no holder of the mirrors panics")
+    }
+
+    /// Something else is wished of all mirrors from now on. Returns the number of the wish.
+    pub fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Adds a mirror that nobody keeps yet.
@@ -97,10 +109,19 @@ impl Mirrors {
         Arc::new(list.into_iter().map(|entry| (entry.source, entry.target)).collect())
     }
 
-    /// Starts to keep every mirror at `epoch`; those that are kept are started again.
-    pub async fn start(&self, world: &Arc<World>, epoch: Epoch) {
+    /// Starts to keep every mirror at `epoch`; those that are kept are started again. Does nothing
+    /// when something else has been wished since `turn`.
+    pub async fn start(&self, world: &Arc<World>, epoch: Epoch, turn: u64) {
+        let _one_at_a_time = self.changing.lock().await;
+        let is_overtaken = || self.turn.load(Ordering::Acquire) != turn;
+        if is_overtaken() {
+            return;
+        }
         for mirror in self.take_work() {
             mirror.stop().await;
+        }
+        if is_overtaken() {
+            return;
         }
         for entry in self.list() {
             self.start_one(world, &entry, epoch);
@@ -128,6 +149,8 @@ impl Mirrors {
 
     /// Stops keeping all mirrors.
     pub async fn stop(&self) {
+        self.next_turn();
+        let _one_at_a_time = self.changing.lock().await;
         for mirror in self.take_work() {
             mirror.stop().await;
         }
@@ -135,6 +158,7 @@ impl Mirrors {
 
     /// Lets every mirror apply what it has, then ends it. A mirror that nobody keeps has nothing.
     pub async fn finish(&self, deadline: Duration) -> Result<(), String> {
+        let _one_at_a_time = self.changing.lock().await;
         let finishing = self.take_work().into_iter().map(|mirror| {
             let name = mirror.status().borrow().mirror.clone();
             async move { mirror.finish(deadline).await.map_err(|error| format!("mirror {name}: {error}")) }

@@ -11,6 +11,7 @@ use crate::failover::controller::{Effect, Event, Facts, LeaseFact, Upto};
 use crate::lease::keeper;
 use crate::lease::protocol::{Found, Report};
 use crate::observe::count;
+use crate::observe::events::Level;
 use crate::route::Door;
 use crate::session::Verdict;
 use servers::{Fencer, Watch};
@@ -111,7 +112,8 @@ impl Carrier {
             Effect::WatchReturn { site, epoch } => self.watch_return(site, epoch),
             Effect::EndWatch { site } => self.end_watch(site),
             Effect::StartMirrors { epoch } => {
-                tokio::spawn(async move { world.mirrors.start(&world, epoch).await });
+                let turn = world.mirrors.next_turn();
+                tokio::spawn(async move { world.mirrors.start(&world, epoch, turn).await });
             }
             Effect::Answer { request, outcome } => world.answer(request, outcome),
             Effect::Record { level, name, detail } => world.events.record(level, name, detail),
@@ -201,13 +203,20 @@ fn send<T: Send + 'static>(queue: &mpsc::Sender<T>, wish: T) {
 }
 
 fn finish_queue(world: Arc<World>, op: OpId, upto: Upto) {
+    // From here on no start that is still under way counts.
+    world.mirrors.next_turn();
     tokio::spawn(async move {
         let deadline = crate::sys::now() + servers::queue_timeout(&world);
         let outcome = async {
             if upto == Upto::SourceEnd {
                 servers::caught_up(&world, deadline).await?;
             }
-            world.mirrors.finish(left(deadline)).await
+            let finished = world.mirrors.finish(left(deadline)).await;
+            if let Err(why) = &finished {
+                // Asked again there is nothing left to finish, so it is said here.
+                world.events.record(Level::Error, "failover.queue_not_applied", why.clone());
+            }
+            finished
         };
         let outcome = outcome.await;
         world.tell(Event::QueueFinished { op, outcome }).await;
