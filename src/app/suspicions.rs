@@ -10,7 +10,12 @@ use tokio::sync::oneshot;
 #[derive(Debug, Default)]
 pub struct Suspicions {
     waiting: Vec<(Site, oneshot::Sender<Verdict>)>,
+    /// At this number those that have left are forgotten. Not each time: thousands come at once.
+    forget_at: usize,
 }
+
+/// Fewer are not worth a look.
+const FEW: usize = 64;
 
 impl Suspicions {
     /// Takes one in. Returns what the controller has to be told, unless the suspicion is about a
@@ -22,7 +27,10 @@ impl Suspicions {
             return None;
         }
         // Sessions that have left wait for nothing.
-        self.waiting.retain(|(_, verdict)| !verdict.is_closed());
+        if self.waiting.len() >= self.forget_at.max(FEW) {
+            self.waiting.retain(|(_, verdict)| !verdict.is_closed());
+            self.forget_at = 2 * self.waiting.len();
+        }
         self.waiting.push((site, verdict));
         Some(Event::LinkBroken { site, evidence: evidence(&sign) })
     }
