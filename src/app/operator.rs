@@ -79,6 +79,19 @@ impl Desk {
         Err(ConsoleError::new(sqlstate::NOT_IN_STATE, message))
     }
 
+    fn must_be_new(&self, mirror: &MirrorName, source: &DatabaseName) -> Result<(), ConsoleError> {
+        let known = self.0.mirrors.list();
+        let Some(known) = known.into_iter().find(|known| known.name == *mirror || known.source == *source)
+        else {
+            return Ok(());
+        };
+        let message = match known.name == *mirror {
+            true => format!("mirror \"{mirror}\" exists already"),
+            false => format!("database \"{source}\" is mirrored already, by mirror \"{}\"", known.name),
+        };
+        Err(ConsoleError::new(sqlstate::DUPLICATE_OBJECT, message))
+    }
+
     /// Makes the mirror's database in the cloud where it is missing.
     async fn make_target(&self, target: &DatabaseName) -> Result<(), ConsoleError> {
         let Some(cloud) = &self.0.cloud else {
@@ -119,15 +132,7 @@ impl Operator for Desk {
     ) -> Result<Vec<String>, ConsoleError> {
         let world = &self.0;
         self.must_write_locally()?;
-        if let Some(known) =
-            world.mirrors.list().into_iter().find(|known| known.name == mirror || known.source == source)
-        {
-            let message = match known.name == mirror {
-                true => format!("mirror \"{mirror}\" exists already"),
-                false => format!("database \"{source}\" is mirrored already, by mirror \"{}\"", known.name),
-            };
-            return Err(ConsoleError::new(sqlstate::DUPLICATE_OBJECT, message));
-        }
+        self.must_be_new(&mirror, &source)?;
         let config = world.config.load();
         let entry = match config.mirrors.iter().find(|known| known.name == mirror && known.database == source)
         {
@@ -155,6 +160,9 @@ impl Operator for Desk {
             let message = format!("database \"{}\" cannot be mirrored yet", entry.source);
             return Err(ConsoleError::new(sqlstate::NOT_IN_STATE, message).with_detail(list.join("\n")));
         }
+        // That took a while, in which much may have happened.
+        self.must_write_locally()?;
+        self.must_be_new(&mirror, &entry.source)?;
         self.change_file(|file| {
             file.dropped.retain(|dropped| *dropped != mirror);
             file.made.push(entry.clone());
