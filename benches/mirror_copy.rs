@@ -64,7 +64,7 @@ async fn ours(round: u64, local: &Cluster, cloud: &Cluster, rows: u64) {
         source: local.party(Site::Local, "shop"),
         target: cloud.party(Site::Cloud, "shop"),
         replace_role_passwords: false,
-        full_identity: false,
+        full_identity: cloud_mirror::config::FullIdentity::None,
     };
     let events = Events::default();
     let (progress, _) = watch::channel(Progress::default());

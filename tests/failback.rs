@@ -77,7 +77,7 @@ impl Copier for FirstCopy {
             source: source.clone(),
             target: target.clone(),
             replace_role_passwords: true,
-            full_identity: false,
+            full_identity: cloud_mirror::config::FullIdentity::None,
         };
         let (progress, _) = watch::channel(Default::default());
         let copied = bootstrap::run(&spec, Epoch(2), progress, &self.0).await;

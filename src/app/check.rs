@@ -40,7 +40,7 @@ async fn probe(config: &Config) -> anyhow::Result<Exit> {
             source: local.with_database(entry.source.clone()),
             target: cloud.with_database(entry.target.clone()),
             replace_role_passwords: entry.replace_role_passwords,
-            full_identity: entry.full_identity,
+            full_identity: entry.full_identity.clone(),
         };
         match bootstrap::preflight(&spec).await {
             Ok(report) => {

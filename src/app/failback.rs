@@ -126,7 +126,7 @@ impl Copier for FirstCopy {
             target: target.clone(),
             // What was changed in the cloud while it was the writer is what counts.
             replace_role_passwords: true,
-            full_identity: false,
+            full_identity: crate::config::FullIdentity::None,
         };
         let (progress, mut told) = watch::channel(bootstrap::Progress::default());
         let telling = tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 use super::world::World;
 use crate::base::{DatabaseName, Epoch, MirrorName, Site};
+use crate::config::FullIdentity;
 use crate::failover::controller::{Event, Promotable};
 use crate::observe::status::{MirrorState, MirrorStatus};
 use crate::replicate::{Mirror, MirrorSpec};
@@ -24,7 +25,7 @@ pub struct Entry {
     /// See [`MirrorSpec`].
     pub replace_role_passwords: bool,
     /// See [`MirrorSpec`].
-    pub full_identity: bool,
+    pub full_identity: FullIdentity,
 }
 
 impl Entry {
@@ -43,7 +44,7 @@ impl Entry {
             source: world.local.party_at(&self.source),
             target: world.cloud.as_ref()?.party_at(&self.target),
             replace_role_passwords: self.replace_role_passwords,
-            full_identity: self.full_identity,
+            full_identity: self.full_identity.clone(),
         })
     }
 }

@@ -141,7 +141,7 @@ impl Operator for Desk {
                 source: source.clone(),
                 target: known.target_database.clone(),
                 replace_role_passwords: known.replace_role_passwords,
-                full_identity: known.full_identity != FullIdentity::None,
+                full_identity: known.full_identity.clone(),
             },
             None => Entry {
                 name: mirror.clone(),
@@ -149,7 +149,7 @@ impl Operator for Desk {
                 target: DatabaseName::new(mirror.as_str())
                     .map_err(|error| ConsoleError::new(sqlstate::INVALID_PARAMETER, error.to_string()))?,
                 replace_role_passwords: false,
-                full_identity: false,
+                full_identity: FullIdentity::None,
             },
         };
         drop(config);

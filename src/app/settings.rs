@@ -102,7 +102,7 @@ pub fn mirrors(config: &config::Config) -> Vec<super::mirrors::Entry> {
         source: mirror.database.clone(),
         target: mirror.target_database.clone(),
         replace_role_passwords: mirror.replace_role_passwords,
-        full_identity: mirror.full_identity != config::FullIdentity::None,
+        full_identity: mirror.full_identity.clone(),
     };
     config.mirrors.iter().map(entry).collect()
 }

@@ -232,14 +232,29 @@ pub enum MirrorMode {
 }
 
 /// Which tables without a key get REPLICA IDENTITY FULL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FullIdentity {
     /// None: their updates and deletions are not followed.
+    #[default]
     None,
     /// Every one.
     All,
     /// These, as `schema.table`.
     Tables(Vec<String>),
+}
+
+impl FullIdentity {
+    /// Whether this table gets one.
+    pub fn includes(&self, schema: &str, table: &str) -> bool {
+        match self {
+            FullIdentity::None => false,
+            FullIdentity::All => true,
+            FullIdentity::Tables(names) => {
+                names.iter().any(|name| name.split_once('.') == Some((schema, table)))
+            }
+        }
+    }
 }
 
 /// `[mirror.<name>]`
@@ -362,4 +377,18 @@ pub struct Log {
     pub format: LogFormat,
     /// `level`
     pub level: LogLevel,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_identity_is_given_to_whom_it_names() {
+        assert!(!FullIdentity::None.includes("public", "log"));
+        assert!(FullIdentity::All.includes("public", "log"));
+        let some = FullIdentity::Tables(vec!["public.log".to_owned()]);
+        assert!(some.includes("public", "log"));
+        assert!(!some.includes("public", "logs") && !some.includes("other", "log"));
+    }
 }

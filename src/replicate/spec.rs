@@ -2,6 +2,7 @@
 
 use crate::backend::Party;
 use crate::base::{MirrorName, SlotName};
+use crate::config::FullIdentity;
 
 /// One mirror: which database is copied where, and what the user allowed for it.
 #[derive(Debug, Clone)]
@@ -14,9 +15,9 @@ pub struct MirrorSpec {
     pub target: Party,
     /// Whether a role that exists on the target with another password gets the source's.
     pub replace_role_passwords: bool,
-    /// Whether tables without a key are given REPLICA IDENTITY FULL on the source, so that their
+    /// Which tables without a key are given REPLICA IDENTITY FULL on the source, so that their
     /// updates and deletes can be followed.
-    pub full_identity: bool,
+    pub full_identity: FullIdentity,
 }
 
 /// Longest stem with which the longest name built on it still fits in 63 bytes.
@@ -77,7 +78,7 @@ pub(super) fn fixture() -> MirrorSpec {
         source: party(Site::Local),
         target: party(Site::Cloud),
         replace_role_passwords: false,
-        full_identity: false,
+        full_identity: FullIdentity::None,
     }
 }
 

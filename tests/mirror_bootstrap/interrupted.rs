@@ -183,7 +183,7 @@ async fn a_dropped_mirror_leaves_the_rows_and_nothing_else() {
     let identities = "SELECT string_agg(relname || relreplident::text, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
     let before = pair.local.value("shop", identities).await.unwrap();
     let schema = Pair::schema(&pair.local).await;
-    pair.spec.full_identity = true;
+    pair.spec.full_identity = cloud_mirror::config::FullIdentity::All;
     let ready = pair.run().await.unwrap();
     assert!(!ready.warnings.iter().any(|w| w.contains("replica identity")), "{:#?}", ready.warnings);
     let inserts = "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'cloud_mirror_cloud_inserts'";

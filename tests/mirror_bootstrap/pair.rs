@@ -59,7 +59,7 @@ impl Pair {
             source: party(Site::Local, local),
             target: party(Site::Cloud, cloud),
             replace_role_passwords: false,
-            full_identity: false,
+            full_identity: cloud_mirror::config::FullIdentity::None,
         }
     }
 

@@ -37,7 +37,7 @@ impl Pair {
             source: local.party(Site::Local, "shop"),
             target: cloud.party(Site::Cloud, "shop"),
             replace_role_passwords: false,
-            full_identity: false,
+            full_identity: cloud_mirror::config::FullIdentity::None,
         };
         Pair { local, cloud, spec, events: Events::default() }
     }

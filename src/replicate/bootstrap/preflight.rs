@@ -267,9 +267,10 @@ impl Findings {
     }
 
     fn tables(&mut self, spec: &MirrorSpec, tables: &[Table]) {
-        let without: Vec<String> =
-            tables.iter().filter(|t| t.identity == Identity::Missing).map(Table::sql_name).collect();
-        if !without.is_empty() && !spec.full_identity {
+        let is_left =
+            |t: &&Table| t.identity == Identity::Missing && !spec.full_identity.includes(&t.schema, &t.name);
+        let without: Vec<String> = tables.iter().filter(is_left).map(Table::sql_name).collect();
+        if !without.is_empty() {
             self.warnings.push(format!(
                 "{} without primary key or replica identity: their updates and deletes are not followed ({}); \
                  ALTER TABLE … REPLICA IDENTITY FULL and make the mirror anew",

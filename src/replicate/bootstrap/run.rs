@@ -16,6 +16,7 @@ use super::{application_name, door, identity, made, objects, roles};
 use crate::backend::control::{Control, describe};
 use crate::base::{DatabaseName, Epoch, Lsn, SlotName};
 use crate::catalog;
+use crate::config::FullIdentity;
 use crate::observe::events::{Events, Level};
 use crate::replicate::{MirrorSpec, sequences};
 use std::path::PathBuf;
@@ -243,12 +244,15 @@ impl Run<'_> {
 
     /// Gives tables without a key a full identity, if the user said so, and remembers which.
     async fn give_identity(&self, source: &Control) -> Result<(), Error> {
-        if !self.spec.full_identity {
+        let wanted = &self.spec.full_identity;
+        if *wanted == FullIdentity::None {
             return Ok(());
         }
         let tables = tables::list(source, true, Sizes::Skipped).await?;
         for table in tables.iter().filter(|t| t.identity == Identity::Missing) {
-            identity::give_full(source, table).await?;
+            if wanted.includes(&table.schema, &table.name) {
+                identity::give_full(source, table).await?;
+            }
         }
         Ok(())
     }
