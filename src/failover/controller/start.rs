@@ -66,9 +66,16 @@ fn plan_without_record(facts: &Facts) -> Plan {
                 "there is no lease record, and the local server does not answer whether there was one before";
             Plan::Wait(why.into())
         }
+        (FenceFact::Row { state: Fencing::Fenced, .. }, FenceFact::Unreachable) => {
+            let why = "there is no lease record, the local server is fenced, and the cloud server does not \
+                       answer whether it has taken over";
+            Plan::Wait(why.into())
+        }
         // Neither the record, nor local's rows, nor the state directory (the lease looks there) knows of an
         // epoch: a first start. It serves without the cloud, as any other start does.
-        (FenceFact::Absent | FenceFact::Row { .. }, FenceFact::Unreachable) => Plan::Serve(Site::Local),
+        (FenceFact::Absent | FenceFact::Row { state: Fencing::Open, .. }, FenceFact::Unreachable) => {
+            Plan::Serve(Site::Local)
+        }
         (local, cloud) if open(cloud) > open(local) => Plan::Serve(Site::Cloud),
         _ => Plan::Serve(Site::Local),
     }

@@ -523,6 +523,7 @@ fn the_first_undone_step_follows_from_the_facts_alone() {
     check(&|f| (nothing(f), f.local = FenceFact::Unreachable).1, wait());
     check(&|f| (nothing(f), f.cloud = FenceFact::Unreachable).1, Plan::Serve(Site::Local));
     check(&|f| (nothing(f), f.local = fenced, f.cloud = open(5)).2, Plan::Serve(Site::Cloud));
+    check(&|f| (nothing(f), f.local = fenced, f.cloud = FenceFact::Unreachable).2, wait());
 
     let release = |f: &mut Facts| f.lease = released();
     let forward = || Plan::FinishSwitch { take: Take::Released };
