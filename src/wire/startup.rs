@@ -99,7 +99,7 @@ impl Startup {
     pub fn link_parameters(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut parameters = Vec::with_capacity(self.settings.len() + 2);
         parameters.push((b"database".to_vec(), self.database.clone()));
-        if !self.replication_value.is_empty() {
+        if self.replication != Replication::No {
             parameters.push((b"replication".to_vec(), self.replication_value.clone()));
         }
         parameters.extend(self.settings.iter().cloned());

@@ -63,7 +63,8 @@ fn walsenders_are_recognised_and_passed_on() {
     let check = |value: &str, expected| {
         let s = started(V3_0, format!("user\0joe\0replication\0{value}\0\0").as_bytes());
         assert_eq!(s.replication, expected, "{value}");
-        assert!(s.link_parameters().contains(&(b"replication".to_vec(), value.as_bytes().to_vec())));
+        let passed_on = s.link_parameters().contains(&(b"replication".to_vec(), value.as_bytes().to_vec()));
+        assert_eq!(passed_on, expected != Replication::No, "{value}");
     };
     check("database", Replication::Logical);
     for yes in ["true", "1", "on", "T", "yes", "tr"] {
