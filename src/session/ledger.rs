@@ -8,6 +8,9 @@
 use crate::wire::message::TransactionStatus;
 use std::collections::VecDeque;
 
+/// An idle session keeps no more room than for this many.
+const KEPT_CAPACITY: usize = 16;
+
 /// What a message in the queue waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
@@ -264,6 +267,9 @@ impl Ledger {
         self.is_copying_in = false;
         self.is_streaming = false;
         self.drop_copy_ends();
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
         // A status that cannot be is answered by staying careful: not idle.
         self.status = status.and_then(TransactionStatus::from_byte).unwrap_or(TransactionStatus::Failed);
         Settled::Ready(self.status)
