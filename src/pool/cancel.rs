@@ -4,6 +4,7 @@ use crate::backend::Endpoint;
 use crate::sys;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 /// A back end that can be cancelled.
 #[derive(Debug, Clone)]
@@ -31,7 +32,15 @@ impl InFlight {
     }
 }
 
-type Slot = Arc<Mutex<Option<CancelTarget>>>;
+/// What one client's key means.
+#[derive(Debug, Default)]
+struct Meaning {
+    target: Mutex<Option<CancelTarget>>,
+    /// Wakes a session that waits without a back end.
+    asked: Notify,
+}
+
+type Slot = Arc<Meaning>;
 /// Process id and secret, as a client knows them.
 type Key = (i32, Vec<u8>);
 
@@ -66,17 +75,27 @@ impl Cancels {
     }
 
     /// The back end behind a key. The map is looked up by hash, and the secret has at least 32
-    /// random bits: timing tells nothing that guessing would not.
+    /// random bits: timing tells nothing that guessing would not. A session that waits without one
+    /// is told instead, see [`CancelKey::asked`].
     pub fn find(&self, pid: i32, secret: &[u8]) -> Option<CancelTarget> {
         let slot = locked(&self.0).get(&(pid, secret.to_vec()))?.clone();
-        locked(&slot).clone()
+        let target = locked(&slot.target).clone();
+        if target.is_none() {
+            slot.asked.notify_waiters();
+        }
+        target
     }
 }
 
 impl CancelKey {
     /// From now on the key means `target`, or nothing.
     pub fn point_to(&self, target: Option<CancelTarget>) {
-        *locked(&self.slot) = target;
+        *locked(&self.slot.target) = target;
+    }
+
+    /// Waits until the client asks to be cancelled while its key means no back end.
+    pub async fn asked(&self) {
+        self.slot.asked.notified().await;
     }
 }
 

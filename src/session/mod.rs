@@ -194,7 +194,13 @@ impl Session {
     }
 
     async fn step(&mut self) -> Flow {
-        match self.relay.run().await {
+        let exit = self.relay.run().await;
+        // Boxed: what is decided now and then must not make every idle session larger.
+        Box::pin(self.decide(exit)).await
+    }
+
+    async fn decide(&mut self, exit: Exit) -> Flow {
+        match exit {
             Exit::RouteChanged => self.on_route_changed().await,
             Exit::GateShut => self.on_gate_shut().await,
             Exit::Held => self.on_held().await,

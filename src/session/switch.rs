@@ -1,7 +1,7 @@
 //! Losing a link and making another one.
 
 use super::relay::Linked;
-use super::tell::{cannot_move, no_writer, outcome_unknown};
+use super::tell::{cancelled, cannot_move, no_writer, outcome_unknown};
 use super::walk::Reported;
 use super::{Flow, Session, Sign, Suspicion, Verdict, replay};
 use crate::backend::Destination;
@@ -75,9 +75,25 @@ impl Session {
             return self.refuse_linked(reason).await;
         }
         count(&self.shared.counters.holds);
-        match self.wait_for_change().await {
-            true => Flow::Continue(()),
-            false => self.refuse_linked("no server can take statements now").await,
+        // The statement has not been sent: a cancel is about it and not about the back end.
+        self.cancel_key.point_to(None);
+        let waited = tokio::select! {
+            changed = self.wait_for_change() => Some(changed),
+            () = self.cancel_key.asked() => None,
+        };
+        self.cancel_key.point_to(self.relay.link.as_ref().map(|link| link.lease.cancel_target()));
+        match waited {
+            Some(true) => Flow::Continue(()),
+            Some(false) => self.refuse_linked("no server can take statements now").await,
+            None => self.refuse_cancelled().await,
+        }
+    }
+
+    /// The client does not want its statement any more, which has not been sent.
+    async fn refuse_cancelled(&mut self) -> Flow {
+        match self.relay.ledger.status() {
+            TransactionStatus::Idle => self.refuse_next(&cancelled()).await,
+            TransactionStatus::Open | TransactionStatus::Failed => self.drop_link(None).await,
         }
     }
 
@@ -176,7 +192,7 @@ impl Session {
     }
 
     /// Waits for another version of the map, at most for `hold_timeout`.
-    async fn wait_for_change(&mut self) -> bool {
+    async fn wait_for_change(&self) -> bool {
         let known = self.relay.version;
         let mut changes = self.shared.routes.changes();
         let changed = changes.wait_for(|version| *version != known);
@@ -192,7 +208,12 @@ impl Session {
         if tag == b'X' {
             return self.leave(true).await;
         }
-        match self.shared.clone().link(Wanted::of(self)).await {
+        let linking = self.shared.clone().link(Wanted::of(self));
+        let linked = tokio::select! {
+            linked = linking => linked,
+            () = self.cancel_key.asked() => Err(NoLink::Refused(cancelled())),
+        };
+        match linked {
             Ok(made) => self.take_over(made).await,
             Err(NoLink::Refused(complaint)) => {
                 count(&self.shared.counters.statements_refused);

@@ -46,6 +46,12 @@ pub fn cannot_move(reason: impl Into<String>) -> Complaint {
         .hint("Connect again.")
 }
 
+/// The client has cancelled a statement that was waiting: PostgreSQL's own words.
+pub fn cancelled() -> Complaint {
+    Complaint::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+        .detail("The statement was not executed.")
+}
+
 /// No writer: nothing was executed.
 pub fn no_writer(reason: impl Into<String>) -> Complaint {
     Complaint::error(sqlstate::CANNOT_CONNECT_NOW, reason.into()).detail("The statement was not executed.")

@@ -247,3 +247,29 @@ async fn a_warning_that_a_function_raises_ends_nothing() {
     client.batch_execute(raise).await.unwrap();
     client.batch_execute("select 1").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_can_be_cancelled() {
+    let f = one_server().await;
+    for is_linked in [true, false] {
+        let client = f.client().await;
+        client.batch_execute("select 1").await.unwrap();
+        f.shared.routes.change(|map| {
+            map.door = Door::Holding;
+            map.life += u64::from(!is_linked);
+        });
+        let token = client.cancel_token();
+        let held = f.counted("holds");
+        let waiting = client.batch_execute("insert into t values ('x')");
+        let cancelling = async {
+            eventually_true(Duration::from_secs(10), "it waits", || f.counted("holds") > held).await;
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        };
+        let both = async { tokio::join!(waiting, cancelling).0 };
+        let waited = tokio::time::timeout(Duration::from_secs(10), both).await.expect("it is told");
+        assert_eq!(code(&waited.unwrap_err()), "57014");
+        open(&f);
+        client.batch_execute("insert into t values ('y')").await.unwrap();
+    }
+    assert_eq!(f.local.value("shop", "select string_agg(v, ',') from t").await.unwrap(), "y,y");
+}
