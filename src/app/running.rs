@@ -57,15 +57,15 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let http_listener = match &config.http.listen {
         None => None,
         Some(at) => {
-            let failed = |source| crate::serve::ListenError { at: at.to_string(), source };
+            let failed = |source| crate::serve::ListenError { at: at.to_string(), option: "--http", source };
             Some(tokio::net::TcpListener::bind((at.host.as_str(), at.port)).await.map_err(failed)?)
         }
     };
     let encryption = settings::encryption(&config.listen.tls)?;
+    let mirrors = Mirrors::new(ByCommand::read(&state_dir)?.applied_to(settings::mirrors(&config)));
     let mut advice = Vec::new();
     let local = setup::local(&config, &state_dir, &mut advice).await?;
     let cloud = setup::cloud(&config, &state_dir, &mut advice).await?;
-    let mirrors = Mirrors::new(ByCommand::read(&state_dir)?.applied_to(settings::mirrors(&config)));
     let events = Events::default();
     for text in &advice {
         events.record(Level::Warn, "app.advised", text.clone());

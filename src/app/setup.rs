@@ -7,11 +7,13 @@ use crate::backend::control::{ControlError, describe};
 use crate::backend::tls::TlsError;
 use crate::backend::{Login, Party, Proof};
 use crate::base::{RoleName, Secret, Site};
-use crate::config::{self, Config};
+use crate::config::{self, AuthType, Config};
 use crate::failover::effects::{self, control_role};
 use crate::lease::TimingError;
 use crate::lease::store::StoreError;
+use crate::replicate::bootstrap;
 use crate::serve::ListenError;
+use crate::sql::quote::quote_ident;
 use crate::sys::file::{FileError, StateDir, read_if_exists};
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The state directory.
-    #[error("{0}")]
+    #[error("{0}{advice}", advice = state_advice(.0))]
     State(#[from] FileError),
     /// The lease's store.
     #[error("{0}")]
@@ -56,8 +58,19 @@ pub enum StartError {
         why: String,
     },
     /// The local server refuses us, or is away at the first start.
-    #[error("upstream local: {0}")]
+    #[error("upstream local: {0}{advice}", advice = local_advice(.0))]
     Local(#[source] effects::Error),
+    /// A mirror reads what only a superuser may read.
+    #[error(
+        "the login {user} on the local server is no superuser, and a mirror needs one\n\
+         run this on the local server, or give --local the URL of a superuser:\n    \
+         ALTER ROLE {} SUPERUSER;",
+        quote_ident(user.as_str())
+    )]
+    NotSuperuser {
+        /// As whom we get in.
+        user: RoleName,
+    },
     /// A setting that only a restart of the server changes.
     #[error(
         "the local server has wal_level = {found}, and a mirror needs logical\n\
@@ -93,9 +106,32 @@ impl StartError {
             | StartError::Lease(_)
             | StartError::Address { .. }
             | StartError::Local(_)
+            | StartError::NotSuperuser { .. }
             | StartError::WalLevel { .. }
             | StartError::Failback => Exit::Usage,
         }
+    }
+}
+
+fn state_advice(error: &FileError) -> &'static str {
+    match error {
+        FileError::Locked { .. } => {
+            ": a proxy runs on this state directory; stop it, or choose another one with --state-dir"
+        }
+        FileError::Io { .. } | FileError::NotDurable { .. } | FileError::Unfit { .. } => "",
+    }
+}
+
+fn local_advice(error: &effects::Error) -> &'static str {
+    match error {
+        effects::Error::Connect(connect) if connect.is_unreachable() => {
+            "; start the server, or correct its address in --local"
+        }
+        effects::Error::Connect(connect) if connect.is_no_database() => {
+            "; create it, or name another one in --local"
+        }
+        effects::Error::Connect(connect) if connect.is_tls() => "; correct sslmode or sslrootcert in --local",
+        _ => "",
     }
 }
 
@@ -114,6 +150,12 @@ pub async fn local(
 ) -> Result<Server, StartError> {
     let tls = |source| StartError::Tls { site: Site::Local, source };
     let given = convert::party(Site::Local, &config.local).map_err(tls)?;
+    if stored_role(&given, state)?.is_none()
+        && let Ok(looked) = looked_at(&given, config, &mut Vec::new()).await
+    {
+        // Before anything is made there.
+        looked?;
+    }
     let party = match control_role::ensure(&given, state.path(), PATIENCE).await {
         Ok(role) => {
             if let control_role::Found::Kept(why) = role.found {
@@ -127,7 +169,7 @@ pub async fn local(
         },
         Err(error) => return Err(StartError::Local(error)),
     };
-    let directories = match looked_at(&party, config).await {
+    let directories = match looked_at(&party, config, advice).await {
         Ok(looked) => looked?,
         Err(_) => Vec::new(),
     };
@@ -145,6 +187,11 @@ pub async fn cloud(
     let Some(configured) = &config.cloud else { return Ok(None) };
     let tls = |source| StartError::Tls { site: Site::Cloud, source };
     let given = convert::party(Site::Cloud, configured).map_err(tls)?;
+    if stored_role(&given, state)?.is_none() && is_strange(&given, config).await {
+        // The mirror says what is wrong with it. Maybe the URL is a mistake: nothing is made there.
+        let upstream = settings::upstream(&given, configured, &[]);
+        return Ok(Some(Server::new(Site::Cloud, upstream, maintenance(given).await)));
+    }
     let login = match control_role::ensure(&given, state.path(), PATIENCE).await {
         Ok(role) => {
             if let control_role::Found::Kept(why) = role.found {
@@ -173,6 +220,17 @@ pub async fn cloud(
     Ok(Some(Server::new(Site::Cloud, upstream, maintenance(party).await)))
 }
 
+/// Whether one of the target databases is somebody else's.
+async fn is_strange(given: &Party, config: &Config) -> bool {
+    for entry in settings::mirrors(config) {
+        let target = given.with_database(entry.target);
+        if bootstrap::is_strange(&target, PATIENCE).await.unwrap_or(false) {
+            return true;
+        }
+    }
+    false
+}
+
 /// The login of the control role, if the state directory has one.
 fn stored_role(given: &Party, state: &StateDir) -> Result<Option<Login>, StartError> {
     let Some(bytes) = read_if_exists(&control_role::password_file(given, state.path()))? else {
@@ -195,9 +253,16 @@ async fn maintenance(party: Party) -> Party {
 
 /// Checks what a mirror needs of the local server and returns the directories of its sockets, when
 /// it runs on this machine.
-async fn looked_at(party: &Party, config: &Config) -> Result<Result<Vec<PathBuf>, StartError>, ControlError> {
+async fn looked_at(
+    party: &Party,
+    config: &Config,
+    advice: &mut Vec<String>,
+) -> Result<Result<Vec<PathBuf>, StartError>, ControlError> {
     let client = party.control("cloud-mirror start", PATIENCE).await?;
-    let text = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('unix_socket_directories')";
+    // The view hides what a login may not see, where the function would fail.
+    let text = "SELECT r.rolsuper, pg_catalog.current_setting('wal_level'),
+            COALESCE((SELECT setting FROM pg_catalog.pg_settings WHERE name = 'unix_socket_directories'), '')
+        FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
     let row = match client.query_one(text, &[]).await {
         Ok(row) => row,
         Err(error) => {
@@ -205,12 +270,22 @@ async fn looked_at(party: &Party, config: &Config) -> Result<Result<Vec<PathBuf>
             return Ok(Ok(Vec::new()));
         }
     };
-    let wal_level: String = row.get(0);
+    let (is_superuser, wal_level): (bool, String) = (row.get(0), row.get(1));
+    let user = party.login.user.clone();
+    match (is_superuser, &config.cloud) {
+        (true, _) => {}
+        (false, Some(_)) => return Ok(Err(StartError::NotSuperuser { user })),
+        (false, None) if config.auth.kind == AuthType::Trust => {}
+        (false, None) => advice.push(format!(
+            "{user} may not read passwords: only the users in [[auth.users]] can log in; \
+             give --local the URL of a superuser, or name them there"
+        )),
+    }
     if config.cloud.is_some() && wal_level != "logical" {
         return Ok(Err(StartError::WalLevel { found: wal_level }));
     }
     let is_here = matches!(&config.local.host, config::Host::Tcp(host) if is_loopback(host));
-    let directories: String = row.get(1);
+    let directories: String = row.get(2);
     let directories = directories.split(',').map(str::trim).filter(|path| path.starts_with('/'));
     Ok(Ok(if is_here { directories.map(PathBuf::from).collect() } else { Vec::new() }))
 }

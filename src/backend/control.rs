@@ -142,9 +142,18 @@ impl ControlError {
         self.code().is_some_and(|code| code == "3D000")
     }
 
+    /// Whether the server was reached and TLS is the obstacle: it has none, or a certificate that
+    /// does not satisfy us.
+    pub fn is_tls(&self) -> bool {
+        // The driver tells the kind of its errors in words only.
+        let ControlError::Connect { source, .. } = self else { return false };
+        source.to_string().starts_with("error performing TLS handshake") && !self.is_refused()
+    }
+
     /// Whether the server could not be reached at all: it said nothing about us.
     pub fn is_unreachable(&self) -> bool {
         match self {
+            ControlError::Connect { .. } if self.is_tls() => false,
             ControlError::Connect { .. } => self.code().is_none_or(|code| matches!(code, "57P03" | "57P01")),
             ControlError::Timeout { .. } => true,
             ControlError::NoPassword { .. } => false,

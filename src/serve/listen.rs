@@ -28,23 +28,36 @@ impl fmt::Display for Bound {
 
 /// Why we cannot listen there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {at}: {source}{}", advice(source))]
+#[error("cannot listen on {at}: {}{}", words(source), advice(source, option))]
 pub struct ListenError {
     /// Where.
     pub at: String,
+    /// The option that chooses another place.
+    pub option: &'static str,
     /// What the system says.
     #[source]
     pub source: io::Error,
 }
 
-fn advice(error: &io::Error) -> &'static str {
+/// Without the number of the error, which nobody looks up.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
+}
+
+fn advice(error: &io::Error, option: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            " (another program listens there: stop it, or choose another address with --listen)"
+            format!("; another program listens there: stop it, or choose another place with {option}")
         }
-        io::ErrorKind::PermissionDenied => " (choose a port above 1023 or a directory that you may write to)",
-        io::ErrorKind::NotFound => " (the directory does not exist: make it first)",
-        _ => "",
+        io::ErrorKind::AddrNotAvailable => {
+            format!("; this machine does not have the address: choose another one with {option}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("; choose a port above 1023, or a directory that you may write to, with {option}")
+        }
+        io::ErrorKind::NotFound => format!("; make the directory, or choose another one with {option}"),
+        _ => String::new(),
     }
 }
 
@@ -65,7 +78,7 @@ enum Listening {
 impl Listener {
     /// Listens on a TCP address.
     pub async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
-        let failed = |source| ListenError { at: address.to_string(), source };
+        let failed = |source| ListenError { at: address.to_string(), option: "--listen", source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = Bound::Tcp(listener.local_addr().map_err(failed)?);
         Ok(Self { socket: Listening::Tcp(listener), bound })
@@ -75,7 +88,8 @@ impl Listener {
     /// listens on any more is replaced.
     pub fn unix(directory: &Path, port: u16) -> Result<Self, ListenError> {
         let path = crate::backend::Address::socket_path(directory, port);
-        let failed = |source| ListenError { at: path.display().to_string(), source };
+        let failed =
+            |source| ListenError { at: path.display().to_string(), option: "--unix-socket-dir", source };
         match std::os::unix::net::UnixStream::connect(&path) {
             Ok(_) => return Err(failed(io::ErrorKind::AddrInUse.into())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

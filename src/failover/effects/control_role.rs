@@ -206,8 +206,9 @@ fn neither_works(
             file.display()
         ),
         None => format!(
-            "{} cannot log in to the {} server, and there is no password of {CONTROL_ROLE} in {}: \
-             {given_error}; if the database is fenced, docs/fence.md says how to get in by hand",
+            "{} cannot log in to the {} server: {given_error}; correct the user and the password in its URL. \
+             If this database is fenced, docs/fence.md says how to get in by hand: there is no password of \
+             {CONTROL_ROLE} in {}",
             given.login.user,
             given.site,
             file.display()

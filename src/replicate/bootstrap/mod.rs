@@ -41,7 +41,7 @@ mod workdir;
 pub use drop::drop_mirror;
 pub use error::{Error, Problem};
 pub use meter::{Progress, Stage};
-pub use preflight::{Report, preflight};
+pub use preflight::{Report, is_strange, preflight};
 pub use publication::not_followed;
 pub use run::{Limits, Ready, run, run_with};
 pub(super) use survey::warnings as not_carried;

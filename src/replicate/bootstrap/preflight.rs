@@ -8,10 +8,12 @@ use super::roles::{self, OnConflict};
 use super::tables::{self, Identity, Sizes, Table};
 use super::waiting::open_transactions;
 use super::{Limits, objects, survey};
-use crate::backend::control::Control;
-use crate::catalog::identifier;
+use crate::backend::Party;
+use crate::backend::control::{Control, ControlError};
 use crate::catalog::progress::{self, Phase};
+use crate::catalog::{self, identifier};
 use crate::replicate::MirrorSpec;
+use std::time::Duration;
 
 /// What was found: enough to go on with, since there was no problem.
 #[derive(Debug)]
@@ -28,6 +30,14 @@ pub struct Report {
 /// Looks at both servers and changes nothing.
 pub async fn preflight(spec: &MirrorSpec) -> Result<Report, Vec<Problem>> {
     check(spec, &Limits::default()).await
+}
+
+/// Whether a database holds what others have made and no mirror of ours: then nothing at all is to
+/// be made on its server. Fails when it is not reached; what it does not tell counts as "no".
+pub async fn is_strange(target: &Party, patience: Duration) -> Result<bool, ControlError> {
+    let client = target.control("cloud-mirror start", patience).await?;
+    let is_ours = catalog::schema::exists(&client).await.unwrap_or(true);
+    Ok(!is_ours && objects::list(&client).await.is_ok_and(|found| !found.is_empty()))
 }
 
 pub(super) async fn check(spec: &MirrorSpec, limits: &Limits) -> Result<Report, Vec<Problem>> {
