@@ -17,9 +17,7 @@ const FLOORS: &[&[&str]] = &[
     // `sys` alone asks the machine; its neighbours ask it.
     &["sys"],
     &["backend", "observe"],
-    &["route", "lease", "auth", "health", "catalog"],
-    // A link is asked for by the destination that `route` has found.
-    &["pool"],
+    &["pool", "route", "lease", "auth", "health", "catalog"],
     &["session", "replicate", "failover"],
     &["admin", "serve", "http"],
     // The top floor is a stair: `main` calls `cli`, which runs the `app` or a demo in the `lab`.
