@@ -3,6 +3,7 @@
 use super::settings;
 use super::{Exit, control_runtime, convert};
 use crate::base::Site;
+use crate::catalog::progress;
 use crate::config::Config;
 use crate::replicate::{MirrorSpec, bootstrap};
 use std::time::Duration;
@@ -42,6 +43,10 @@ async fn probe(config: &Config) -> anyhow::Result<Exit> {
             replace_role_passwords: entry.replace_role_passwords,
             full_identity: entry.full_identity.clone(),
         };
+        if let Some(phase) = is_made(&spec).await {
+            println!("mirror {}: it is made already ({phase})", entry.name);
+            continue;
+        }
         match bootstrap::preflight(&spec).await {
             Ok(report) => {
                 println!("mirror {}: nothing is missing", entry.name);
@@ -58,4 +63,11 @@ async fn probe(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// How far a mirror is that has been made. A preflight would find its own target full.
+async fn is_made(spec: &MirrorSpec) -> Option<&'static str> {
+    let target = spec.target.control("cloud-mirror check", PATIENCE).await.ok()?;
+    let row = progress::read(&target, &spec.name).await.ok()??;
+    (row.phase != progress::Phase::Bootstrapping).then(|| row.phase.as_str())
 }

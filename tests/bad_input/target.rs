@@ -1,7 +1,8 @@
 //! Clouds that cannot be mirrored to. The app goes on meanwhile.
 
-use crate::stage::{PATIENCE, cloud, left_behind, local, mirror_is, proxy, writes};
+use crate::stage::{PATIENCE, PROGRAM, cloud, left_behind, local, mirror_is, output, proxy, said, writes};
 use cloud_mirror::lab::{Proxy, SUPERUSER, StopMode, eventually};
+use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_cannot_take_the_mirror_is_refused_whole_and_left_as_it_was() {
@@ -27,6 +28,9 @@ async fn a_target_that_cannot_take_the_mirror_is_refused_whole_and_left_as_it_wa
     ] {
         assert!(reason.contains(part), "no {part:?} in: {reason}");
     }
+    let (code, said) = check(&proxy).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("not empty: table public.others") && said.contains("\"elsewhere\""), "{said}");
     writes(&proxy).await;
     assert_eq!(left_behind(&cloud).await, "");
     assert_eq!(cloud.value("shop", "select a from others").await.unwrap(), "7");
@@ -43,6 +47,17 @@ async fn a_target_that_cannot_take_the_mirror_is_refused_whole_and_left_as_it_wa
     proxy.start().await.unwrap();
     mirror_is(&proxy, "following").await;
     assert_eq!(cloud.value("shop", "select count(*) from t").await.unwrap(), "1");
+    let (code, said) = check(&proxy).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("mirror cloud: it is made already (following)"), "{said}");
+}
+
+/// `cloud-mirror check` with the arguments of a proxy.
+async fn check(proxy: &Proxy) -> (i32, String) {
+    let mut command = Command::new(PROGRAM);
+    command.arg("check").args(&proxy.arguments()[1..]);
+    let done = output(command).await;
+    (done.status.code().unwrap_or(-1), said(&done))
 }
 
 #[tokio::test(flavor = "multi_thread")]
