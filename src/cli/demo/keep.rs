@@ -65,10 +65,15 @@ pub async fn play(voice: &mut Voice, stage: &Stage) -> anyhow::Result<()> {
                 }
                 Err(error) => voice.fact(&error.to_string()),
             },
-            "home" => match home(stage).await {
-                Ok(said) => voice.fact(&said),
-                Err(error) => voice.fact(&format!("{error:#}")),
-            },
+            "home" => {
+                while loads.try_join_next().is_some() {}
+                match loads.is_empty() {
+                    true => voice.fact(&home(stage).await.unwrap_or_else(|error| format!("{error:#}"))),
+                    false => {
+                        voice.fact("the load still runs, and the way home needs the application stopped")
+                    }
+                }
+            }
             "load" => {
                 let application = Application::start(&stage.app_url(), writer..writer + WRITERS);
                 writer += WRITERS;

@@ -52,12 +52,14 @@ async fn perform(arguments: &DemoArguments) -> anyhow::Result<Exit> {
     let mut voice = Voice::new();
     voice.say("Cloud Mirror: what an application sees when its database server is killed.");
     let stage = tokio::select! {
-        stage = story::tell(&mut voice) => stage?,
+        // First: Ctrl-C reaches the proxy too, whose end is then no failure of the story.
+        biased;
         // The story is dropped, and with it the servers and the proxy.
         () = told_to_end.next() => {
             Voice::new().say("\ninterrupted; the servers and the proxy are ended");
             return Ok(Exit::Failed);
         }
+        stage = story::tell(&mut voice) => stage?,
     };
     if arguments.keep {
         tokio::select! {
