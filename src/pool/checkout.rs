@@ -3,7 +3,7 @@
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Seat};
 use super::{CancelTarget, InFlight, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
-use crate::base::{Epoch, Moment, Retry};
+use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::sys::{self, Detached};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
@@ -13,6 +13,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+/// How long a link is used: a back end keeps the settings that its role and database had at its start,
+/// and what it has cached.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a full server is asked again after links that nobody uses were closed …
+const ROOM_WITHIN: Duration = Duration::from_millis(500);
+/// … and how often: its back ends need a moment to end.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// For how long the Unix socket is passed over after it has refused a role.
 const REFUSAL_KEPT: Duration = Duration::from_secs(60);
 
@@ -114,10 +121,19 @@ struct Inner {
     /// Roles that a Unix socket has refused, and when.
     refused: Mutex<HashMap<(String, Address), Moment>>,
     in_use: Arc<AtomicU64>,
+    /// Of those in use: links that are being reset.
+    returning: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicU64>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter.clone())
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -134,6 +150,7 @@ impl Pool {
             groups: Mutex::default(),
             refused: Mutex::default(),
             in_use: Arc::default(),
+            returning: Arc::default(),
         }))
     }
 
@@ -161,7 +178,7 @@ impl Pool {
             }
         }
         group.make_room();
-        let link = self.open(request).await?;
+        let link = self.open_with_room(request).await?;
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
             reported: link.parameters,
@@ -169,6 +186,7 @@ impl Pool {
             pid: link.pid,
             secret: link.secret,
             in_flight: InFlight::default(),
+            opened_at: sys::now(),
         });
         let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
         let stream = link.stream.detach().map_err(lost)?;
@@ -223,10 +241,42 @@ impl Pool {
     }
 
     fn lease(&self, group: Arc<Group>, seat: Seat, facts: Arc<Facts>, epoch: Epoch) -> Lease {
-        self.0.in_use.fetch_add(1, Ordering::Relaxed);
         let is_reusable = !facts.opened_with.iter().any(|(name, _)| name == b"replication");
-        let counted = Counted(self.0.in_use.clone());
+        let counted = Counted::new(&self.0.in_use);
         Lease { pool: self.clone(), group, seat, facts, epoch, is_reusable, _counted: counted }
+    }
+
+    /// Opens a link. Where the server has no room for one (53300), the links that nobody uses make
+    /// some: a client without us would not have left them behind.
+    async fn open_with_room(&self, request: &Request) -> Result<Link, backend::Error> {
+        let until = sys::now() + ROOM_WITHIN;
+        let mut has_made_room = false;
+        loop {
+            let error = match self.open(request).await {
+                Ok(link) => return Ok(link),
+                Err(error) => error,
+            };
+            if !error.report().is_some_and(|report| report.code() == sqlstate::TOO_MANY_CONNECTIONS) {
+                return Err(error);
+            }
+            has_made_room |= self.close_idle(request.destination.site);
+            let will_be_room = has_made_room || self.0.returning.load(Ordering::Relaxed) > 0;
+            if !will_be_room || sys::now() >= until {
+                return Err(error);
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    /// Closes the links to a site that nobody uses; says whether there were any.
+    fn close_idle(&self, site: Site) -> bool {
+        let groups = self.groups();
+        let here = groups.iter().filter(|(key, _)| key.site == site);
+        here.fold(false, |any, (_, group)| {
+            let has_some = group.idle_count() > 0;
+            group.sweep(|_| false);
+            any || has_some
+        })
     }
 
     /// Tries the ways to the server in turn: the Unix socket serves where pg_hba.conf lets the
@@ -307,9 +357,10 @@ impl Lease {
     /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
     pub fn give_back(self, stream: Detached) {
         let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
-        if !is_reusable || facts.in_flight.is_any() {
+        if !is_reusable || facts.in_flight.is_any() || sys::now().since(facts.opened_at) > LIFETIME {
             return;
         }
+        let returning = Counted::new(&pool.0.returning);
         let runtime = pool.0.runtime.clone();
         runtime.spawn(async move {
             let Ok(mut socket) = stream.attach() else { return };
@@ -319,7 +370,7 @@ impl Lease {
                 group.put(Idle { stream, facts, epoch, since: sys::now() });
             }
             // Only now may a waiter go on: it finds the link, or room for another.
-            drop((seat, _counted));
+            drop((seat, _counted, returning));
         });
     }
 }

@@ -37,6 +37,7 @@ pub struct Facts {
     pub pid: i32,
     pub secret: Vec<u8>,
     pub in_flight: InFlight,
+    pub opened_at: Moment,
 }
 
 /// How many permits there are, those of taken seats included; as many as there can be without a

@@ -172,3 +172,43 @@ async fn commands_of_ours_are_answered_in_any_session_by_both_protocols() {
     assert_eq!(error.code().map(|code| code.code()), Some("42601"), "{error:?}");
     assert_eq!(client.query_one("select 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_nobody_uses_make_room_for_a_client_that_needs_another_one() {
+    let f = Fixture::start(Options::default()).await;
+    f.local.sql("postgres", "alter role app connection limit 2").await.unwrap();
+    for n in 0..8 {
+        // Another parameter, so another link.
+        let url = format!("{}?application_name=job-{n}", f.url());
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+            .await
+            .unwrap_or_else(|error| panic!("job {n}: {error:?}"));
+        let connection = tokio::spawn(connection);
+        client.batch_execute("select 1").await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
+    // Clients that are there keep their place, and the server's word is passed on.
+    let clients = [f.client().await, f.client().await];
+    let error = tokio_postgres::connect(&f.url(), tokio_postgres::NoTls).await.err().unwrap();
+    assert_eq!(error.code().unwrap().code(), "53300");
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_nobody_uses_any_more_can_be_dropped() {
+    let f = Fixture::start(Options::default()).await;
+    f.local.sql("postgres", "create database short owner app").await.unwrap();
+    let url = format!("postgres://app:app-secret@127.0.0.1:{}/short", f.port);
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("create table t (v int)").await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    eventually(Duration::from_secs(10), async || match f.shared.pool.count() {
+        (0, 1) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    })
+    .await;
+    f.client().await.batch_execute("drop database short").await.unwrap();
+}
