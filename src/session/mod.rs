@@ -207,6 +207,10 @@ impl Session {
             Exit::NeedLink => self.on_need_link().await,
             Exit::LinkLost { report } => self.on_link_lost(report).await,
             Exit::Own => self.on_own().await,
+            Exit::ConcernsIdleLinks => {
+                self.shared.pool.clear();
+                Flow::Continue(())
+            }
             Exit::Terminate => self.on_terminate().await,
             Exit::ClientGone { is_half: true } => self.on_half_close().await,
             Exit::ClientGone { is_half: false } => self.leave(false).await,

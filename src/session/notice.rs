@@ -27,6 +27,16 @@ pub fn notice(text: &[u8]) -> Notice {
     }
 }
 
+/// Whether links that nobody uses are in the way of the statement, or will be out of date: a database
+/// that is dropped or renamed must have no other sessions, and what is set for a database or a role
+/// counts from the start of a session.
+pub fn concerns_idle_links(text: &[u8]) -> bool {
+    let mut lexer = Lexer::new(text);
+    let mut next = || lexer.next_token().ok().flatten();
+    let is_change = next().is_some_and(|word| word.is_word("DROP") || word.is_word("ALTER"));
+    is_change && next().is_some_and(|word| ["DATABASE", "ROLE", "USER"].iter().any(|it| word.is_word(it)))
+}
+
 /// DEALLOCATE and DECLARE, and DELETE, which [`change_of`] then sorts out.
 fn may_be_de(text: &[u8]) -> bool {
     matches!(text.first_chunk::<4>(), Some([b'D' | b'd', b'E' | b'e', b'A' | b'a' | b'C' | b'c', _]))
@@ -124,6 +134,16 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(change_of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn statements_about_databases_and_roles_concern_idle_links() {
+        for text in ["DROP DATABASE a", "alter database a rename to b", "ALTER ROLE a SET work_mem = 1"] {
+            assert!(concerns_idle_links(text.as_bytes()), "{text}");
+        }
+        for text in ["DROP TABLE database", "ALTER TABLE a", "SHOW database", "", "DROP 'x"] {
+            assert!(!concerns_idle_links(text.as_bytes()), "{text}");
         }
     }
 

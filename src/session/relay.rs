@@ -57,6 +57,8 @@ pub enum Exit {
     Held,
     /// The next client message is for us; it is whole, at the front of `client_in`.
     Own,
+    /// A statement has passed that links nobody uses must not outlive.
+    ConcernsIdleLinks,
     /// The client has said Terminate, which is at the front of `client_in`.
     Terminate,
     /// The client's socket is at its end, or broken.
@@ -306,6 +308,9 @@ impl Relay {
             return Poll::Ready(self.link_lost_while_writing());
         }
         let exit = match region.stop {
+            Stop::End | Stop::Partial if std::mem::take(&mut self.client_walk.concerns_idle_links) => {
+                return Poll::Ready(Some(Exit::ConcernsIdleLinks));
+            }
             Stop::End | Stop::Partial => return Poll::Ready(None),
             Stop::Own => Exit::Own,
             Stop::Terminate => Exit::Terminate,

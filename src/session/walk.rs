@@ -6,7 +6,7 @@
 
 use super::ledger::{Ledger, Settled};
 use super::memory::Memory;
-use super::notice::{Notice, change_of, notice};
+use super::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::sql::admin::{self, Place};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::message::TransactionStatus;
@@ -63,6 +63,8 @@ pub struct ClientWalk {
     pub has_local: bool,
     /// The next message was shown and is the server's.
     pub pass_next: bool,
+    /// A statement has passed that links nobody uses must not outlive.
+    pub concerns_idle_links: bool,
 }
 
 impl ClientWalk {
@@ -99,7 +101,7 @@ impl ClientWalk {
 
     /// Books one message of which `frame` is at hand; or says why it does not pass (yet).
     fn message(
-        &self,
+        &mut self,
         tag: u8,
         total: usize,
         frame: &[u8],
@@ -133,7 +135,13 @@ impl ClientWalk {
         None
     }
 
-    fn query(&self, total: usize, frame: &[u8], ledger: &mut Ledger, memory: &mut Memory) -> Option<Stop> {
+    fn query(
+        &mut self,
+        total: usize,
+        frame: &[u8],
+        ledger: &mut Ledger,
+        memory: &mut Memory,
+    ) -> Option<Stop> {
         if frame.len() < total.min(PEEK) {
             return Some(Stop::Partial);
         }
@@ -148,6 +156,7 @@ impl ClientWalk {
                 if is_whole && ledger.takes_commands() && is_ours(text_of(&frame[HEADER..])) {
                     return Some(Stop::Own);
                 }
+                self.concerns_idle_links |= concerns_idle_links(text_of(&frame[HEADER..]));
             }
             Notice::Changing if is_whole => change = change_of(text_of(&frame[HEADER..])),
             Notice::Changing => {}
@@ -161,7 +170,13 @@ impl ClientWalk {
         None
     }
 
-    fn parse(&self, total: usize, frame: &[u8], ledger: &mut Ledger, memory: &mut Memory) -> Option<Stop> {
+    fn parse(
+        &mut self,
+        total: usize,
+        frame: &[u8],
+        ledger: &mut Ledger,
+        memory: &mut Memory,
+    ) -> Option<Stop> {
         if frame.len() < total.min(PEEK) {
             return Some(Stop::Partial);
         }
@@ -179,6 +194,7 @@ impl ClientWalk {
         if is_whole && noticed == Notice::Candidate && ledger.takes_commands() && is_ours(text_of(text)) {
             return Some(Stop::Own);
         }
+        self.concerns_idle_links |= noticed == Notice::Candidate && concerns_idle_links(text_of(text));
         let change = if noticed == Notice::Changing && is_whole { change_of(text_of(text)) } else { None };
         let step = ledger.on_client(b'P');
         if (is_kept || memory.watches_portals()) && !ledger.is_skipping() {
