@@ -256,7 +256,7 @@ impl Pool {
                 Ok(link) => return Ok(link),
                 Err(error) => error,
             };
-            if !error.report().is_some_and(|report| report.code() == sqlstate::TOO_MANY_CONNECTIONS) {
+            if error.report().is_none_or(|report| report.code() != sqlstate::TOO_MANY_CONNECTIONS) {
                 return Err(error);
             }
             has_made_room |= self.close_idle(request.destination.site);
