@@ -2,7 +2,7 @@
 //! for which there is no writer.
 
 use super::tell::{in_failed_transaction, transaction_aborted};
-use super::walk::KEPT_MAX;
+use super::walk::{KEPT_MAX, is_front_at_hand};
 use super::{Flow, Session};
 use crate::sql::session::{Peek, peek};
 use crate::wire::frame::{HEADER, Head, cstring, head};
@@ -166,7 +166,7 @@ impl Session {
         self.relay.look_again = true;
         loop {
             match head(&self.relay.client_in) {
-                Head::Frame { tag, total } if self.relay.client_in.len() >= total.min(KEPT_MAX) => {
+                Head::Frame { tag, total } if is_front_at_hand(&self.relay.client_in) => {
                     return ControlFlow::Continue((tag, total));
                 }
                 Head::Frame { .. } | Head::Partial => {}

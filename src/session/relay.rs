@@ -6,7 +6,7 @@
 
 use super::ledger::Ledger;
 use super::memory::Memory;
-use super::walk::{ClientWalk, Reported, ServerWalk, Stop};
+use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
 use crate::pool::Lease;
 use crate::route::Routes;
@@ -297,6 +297,10 @@ impl Relay {
         };
         if let Some(exit) = refused {
             self.client_in.extend_from_slice(bytes);
+            if matches!(exit, Exit::NeedLink | Exit::Held) && !walk::is_front_at_hand(bytes) {
+                // Half a message: the routes may change while its client takes its time.
+                return Poll::Ready(None);
+            }
             self.look_again = true;
             return Poll::Ready(Some(exit));
         }

@@ -204,6 +204,15 @@ impl ClientWalk {
     }
 }
 
+/// Whether enough of the first message is there to decide what becomes of it.
+pub fn is_front_at_hand(bytes: &[u8]) -> bool {
+    match head(bytes) {
+        Head::Frame { total, .. } => bytes.len() >= total.min(KEPT_MAX),
+        Head::Bad { .. } => true,
+        Head::Partial => false,
+    }
+}
+
 /// Bind, Execute and Close name statements and portals at the start of their bodies.
 fn note_names(tag: u8, body: &[u8], step: u64, memory: &mut Memory) {
     match (tag, body) {

@@ -273,3 +273,61 @@ async fn a_statement_that_waits_can_be_cancelled() {
     }
     assert_eq!(f.local.value("shop", "select string_agg(v, ',') from t").await.unwrap(), "y,y");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_sends_every_session_away_at_the_end_of_its_transaction() {
+    let f = Fixture::start(raw_options()).await;
+    let next_life = || f.shared.routes.change(|map| map.life += 1);
+    let query = |text: &str| message(b'Q', format!("{text}\0").as_bytes());
+    // One whose transaction was lost, and one that has no link any more and waits for one.
+    let (mut lost, _) = connected(&f, b"").await;
+    lost.write_all(&query("begin")).await.unwrap();
+    read_to(&mut lost, b'Z').await;
+    next_life();
+    lost.write_all(&query("select 1")).await.unwrap();
+    let refused = read_to(&mut lost, b'Z').await;
+    assert!(String::from_utf8_lossy(&refused[0].1).contains("40001"));
+    f.shared.routes.change(|map| map.door = Door::Holding);
+    let held = f.counted("holds");
+    let (mut unlinked, _) = {
+        open(&f);
+        let connected = connected(&f, b"").await;
+        f.shared.routes.change(|map| map.door = Door::Holding);
+        next_life();
+        connected
+    };
+    unlinked.write_all(&query("select 1")).await.unwrap();
+    eventually_true(Duration::from_secs(10), "it waits", || f.counted("holds") > held).await;
+    open(&f);
+    read_to(&mut unlinked, b'Z').await;
+    // One that is idle, one that is held with its link, one in a transaction, one with half a message.
+    let (mut idle, _) = connected(&f, b"").await;
+    let (mut waiting, _) = connected(&f, b"").await;
+    let (mut busy, _) = connected(&f, b"").await;
+    let (mut half, _) = connected(&f, b"").await;
+    busy.write_all(&query("begin")).await.unwrap();
+    read_to(&mut busy, b'Z').await;
+    half.write_all(b"Q\0\0").await.unwrap();
+    let held = f.counted("holds");
+    f.shared.routes.change(|map| map.door = Door::Holding);
+    waiting.write_all(&query("select 1")).await.unwrap();
+    unlinked.write_all(&query("select 1")).await.unwrap();
+    eventually_true(Duration::from_secs(10), "two wait", || f.counted("holds") > held + 1).await;
+    f.shared.routes.change(|map| map.is_draining = true);
+    for stream in [&mut idle, &mut waiting, &mut unlinked, &mut half] {
+        let last = read_to(stream, b'E').await;
+        assert!(String::from_utf8_lossy(&last.last().unwrap().1).contains("57P01"));
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+    open(&f);
+    for stream in [&mut busy, &mut lost] {
+        stream.write_all(&query("commit")).await.unwrap();
+        let answers = read_to(stream, b'E').await;
+        let tags: String = answers.iter().map(|(tag, _)| *tag as char).collect();
+        assert_eq!(tags, "CZE", "{answers:?}");
+    }
+    eventually_true(Duration::from_secs(10), "all have left", || {
+        f.counted("clients_accepted") == f.counted("clients_left")
+    })
+    .await;
+}
