@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 /// Handovers that wait for a busy thread; more of them slow the log-ins down.
 const QUEUE: usize = 256;
@@ -28,10 +28,11 @@ impl DataThreads {
         for number in 0..count.max(1) {
             let (queue, handovers) = mpsc::channel(QUEUE);
             let shared = shared.clone();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (started, start) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new()
                 .name(format!("data-{number}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, serve(handovers, shared)))?;
+                .spawn(move || live(handovers, shared, &started))?;
+            start.recv().unwrap_or_else(|_| Err(io::Error::other("a data thread has ended at once")))?;
             queues.push(queue);
             threads.push(thread);
         }
@@ -51,6 +52,25 @@ impl Drop for DataThreads {
         self.queues.clear();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// A thread's life. Its runtime is a local one: sessions need not be `Send`, and waking one from
+/// the thread's own I/O touches nothing that is shared, as it would in a `LocalSet`.
+fn live(
+    handovers: mpsc::Receiver<Handover>,
+    shared: Arc<Shared>,
+    started: &std::sync::mpsc::Sender<io::Result<()>>,
+) {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(serve(handovers, shared));
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
         }
     }
 }
