@@ -1,7 +1,7 @@
 //! Making settings and prepared statements again on a new link.
 
 use super::switch::Wanted;
-use super::walk::Reported;
+use super::walk::{Reported, keep_last};
 use crate::base::Site;
 use crate::sys::Socket;
 use crate::wire::frame::{HEADER, Head, cstring, head};
@@ -103,8 +103,7 @@ fn note(tag: u8, body: Bytes, reported: &mut Vec<Reported>) -> Result<(), Failur
             if let Some((name, rest)) = cstring(&body)
                 && let Some((value, _)) = cstring(rest)
             {
-                reported.retain(|(known, _)| known.as_ref() != name);
-                reported.push((name.into(), value.into()));
+                keep_last(reported, name, value);
             }
         }
         _ => {}

@@ -280,6 +280,14 @@ fn shown(tag: u8) -> String {
 /// A setting that the server reports, by name and value.
 pub type Reported = (Box<[u8]>, Box<[u8]>);
 
+/// Keeps one value of each setting: an application may change one as often as it likes.
+pub fn keep_last(reported: &mut Vec<Reported>, name: &[u8], value: &[u8]) {
+    match reported.iter_mut().find(|(known, _)| known.as_ref() == name) {
+        Some((_, old)) => *old = value.into(),
+        None => reported.push((name.into(), value.into())),
+    }
+}
+
 /// Walks over what a server sends.
 #[derive(Debug, Default)]
 pub struct ServerWalk {
@@ -379,10 +387,7 @@ impl ServerWalk {
                 if let Some((name, rest)) = cstring(&frame[HEADER..])
                     && let Some((value, _)) = cstring(rest)
                 {
-                    match reported.iter_mut().find(|(known, _)| known.as_ref() == name) {
-                        Some((_, old)) => *old = value.into(),
-                        None => reported.push((name.into(), value.into())),
-                    }
+                    keep_last(reported, name, value);
                 }
             }
             _ => {
@@ -392,5 +397,27 @@ impl ServerWalk {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::parameter_status;
+    use bytes::BytesMut;
+
+    #[test]
+    fn of_a_setting_that_changes_often_the_last_value_is_kept() {
+        let mut bytes = BytesMut::new();
+        for n in 0..1000 {
+            parameter_status(&mut bytes, b"application_name", n.to_string().as_bytes());
+            parameter_status(&mut bytes, b"TimeZone", b"UTC");
+        }
+        let mut reported = Vec::new();
+        let (mut ledger, mut memory) = Default::default();
+        let region = ServerWalk::default().walk(&bytes, &mut ledger, &mut memory, &mut reported);
+        assert_eq!(region, Region { length: bytes.len(), stop: Stop::End });
+        let pair = |name: &str, value: &str| (name.as_bytes().into(), value.as_bytes().into());
+        assert_eq!(reported, [pair("application_name", "999"), pair("TimeZone", "UTC")]);
     }
 }
