@@ -183,20 +183,24 @@ impl Session {
     }
 
     /// Serves the client until it leaves, or has to.
-    pub async fn run(mut self) {
-        let registration = wake::register().await;
-        while self.step().await.is_continue() {}
-        drop(registration);
-        count(&self.shared.counters.clients_left);
-        if self.has_said_last_words {
-            tell::hear_out(&mut self.relay.client).await;
+    // An `async fn` would keep room for its argument beside the session itself.
+    #[allow(clippy::manual_async_fn)]
+    pub fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let registration = wake::register().await;
+            loop {
+                let exit = self.relay.run().await;
+                // In a box: to decide is rare and takes more room than an idle session.
+                if Box::pin(self.decide(exit)).await.is_break() {
+                    break;
+                }
+            }
+            drop(registration);
+            count(&self.shared.counters.clients_left);
+            if self.has_said_last_words {
+                Box::pin(tell::hear_out(&mut self.relay.client)).await;
+            }
         }
-    }
-
-    async fn step(&mut self) -> Flow {
-        let exit = self.relay.run().await;
-        // Boxed: what is decided now and then must not make every idle session larger.
-        Box::pin(self.decide(exit)).await
     }
 
     async fn decide(&mut self, exit: Exit) -> Flow {
