@@ -1,6 +1,6 @@
 //! Handing links out and taking them back.
 
-use super::group::{Facts, Group, GroupKey, Idle, Parameters, Seat};
+use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports, Seat};
 use super::{CancelTarget, InFlight, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
@@ -181,7 +181,7 @@ impl Pool {
         let link = self.open_with_room(request).await?;
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
-            reported: link.parameters,
+            reported: group.share(link.parameters),
             endpoint: link.endpoint,
             pid: link.pid,
             secret: link.secret,
@@ -337,7 +337,7 @@ fn another_way_may_work(error: &backend::Error) -> bool {
 
 impl Lease {
     /// What the server reported when the link was opened.
-    pub fn reported(&self) -> &[(Vec<u8>, Vec<u8>)] {
+    pub fn reported(&self) -> &Reports {
         &self.facts.reported
     }
 

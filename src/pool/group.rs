@@ -9,6 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Start-up parameters besides `user` and `database`, in the order in which the client sent them.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Settings as a server has reported them, by name and value. Links that were told the same share
+/// one list: it is longer than everything else that an idle session needs.
+pub type Reports = Arc<Vec<(Vec<u8>, Vec<u8>)>>;
+
 /// Whose links, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupKey {
@@ -32,7 +36,7 @@ pub struct Facts {
     /// The start-up parameters it was opened with: only a client with the same ones may have it.
     pub opened_with: Parameters,
     /// What the server reported at log-in, and reports again after a reset.
-    pub reported: Vec<(Vec<u8>, Vec<u8>)>,
+    pub reported: Reports,
     pub endpoint: crate::backend::Endpoint,
     pub pid: i32,
     pub secret: Vec<u8>,
@@ -72,13 +76,25 @@ pub struct Group {
     permits: Arc<Semaphore>,
     size: Mutex<Size>,
     idle: Mutex<Vec<Idle>>,
+    /// Of the link that was opened last.
+    reported: Mutex<Reports>,
 }
 
 impl Group {
     pub fn new(size: Option<usize>) -> Self {
         let size = size.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(size));
-        Self { permits, size: Mutex::new(Size { is: size, should_be: size }), idle: Mutex::default() }
+        let size = Mutex::new(Size { is: size, should_be: size });
+        Self { permits, size, idle: Mutex::default(), reported: Mutex::default() }
+    }
+
+    /// The list of the link before, where it is the same.
+    pub fn share(&self, reported: Vec<(Vec<u8>, Vec<u8>)>) -> Reports {
+        let mut last = self.reported.lock().expect("no holder of the reports panics");
+        if **last != reported {
+            *last = Arc::new(reported);
+        }
+        last.clone()
     }
 
     /// Waits for the right to use one more link.

@@ -13,4 +13,4 @@ mod reset;
 
 pub use cancel::{CancelKey, CancelTarget, Cancels, InFlight};
 pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Settings};
-pub use group::Parameters;
+pub use group::{Parameters, Reports};

@@ -30,7 +30,7 @@ pub use switch::{Made, NoLink, Wanted};
 use crate::backend::Login;
 use crate::base::{Epoch, Site, sqlstate};
 use crate::observe::{Counters, count};
-use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool};
+use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::Detached;
@@ -140,7 +140,7 @@ pub struct Session {
     shared: Arc<Shared>,
     local: local::Local,
     /// What the client was told about settings, from the first link on.
-    told: Vec<walk::Reported>,
+    told: Reports,
     /// Where it is linked, or was.
     last_site: Site,
     /// The client was told why the session ends, and its socket is shut for writing.
@@ -159,7 +159,7 @@ impl Session {
     pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
         let Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life } = handover;
         let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone());
-        let told = checkout.lease.reported().iter().map(boxed).collect();
+        let told = checkout.lease.reported().clone();
         cancel_key.point_to(Some(checkout.lease.cancel_target()));
         relay.server_in = checkout.leftover;
         relay.look_at_server = !relay.server_in.is_empty();

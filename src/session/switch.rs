@@ -231,13 +231,14 @@ impl Session {
         let Made { checkout, destination, version, reported } = made;
         let Ok(stream) = checkout.stream.attach() else { return Flow::Continue(()) };
         let mut out = BytesMut::new();
+        let told = Arc::make_mut(&mut self.told);
         for (name, value) in std::mem::take(&mut self.relay.reported) {
-            set(&mut self.told, name, value);
+            set(told, name, value);
         }
         for (name, value) in reported {
-            if self.told.iter().all(|known| *known != (name.clone(), value.clone())) {
+            if !told.iter().any(|(known, old)| **known == *name && **old == *value) {
                 parameter_status(&mut out, &name, &value);
-                set(&mut self.told, name, value);
+                set(told, name, value);
             }
         }
         self.cancel_key.point_to(Some(checkout.lease.cancel_target()));
@@ -270,10 +271,10 @@ impl Session {
     }
 }
 
-fn set(told: &mut Vec<Reported>, name: Box<[u8]>, value: Box<[u8]>) {
-    match told.iter_mut().find(|(known, _)| *known == name) {
-        Some((_, old)) => *old = value,
-        None => told.push((name, value)),
+fn set(told: &mut Vec<(Vec<u8>, Vec<u8>)>, name: Box<[u8]>, value: Box<[u8]>) {
+    match told.iter_mut().find(|(known, _)| **known == *name) {
+        Some((_, old)) => *old = value.into(),
+        None => told.push((name.into(), value.into())),
     }
 }
 
