@@ -47,6 +47,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
+    cloud_mirror::sys::raise_open_files();
     let scenarios = arguments.scenarios()?;
     let targets = arguments.targets()?;
     let server = Server::start()?;

@@ -69,6 +69,7 @@ impl Exit {
 /// Runs the proxy until it is told to stop (SIGTERM, SIGINT). Reads `source` again at SIGHUP.
 /// Blocks: it makes its own runtimes.
 pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<Exit> {
+    crate::sys::raise_open_files();
     let runtime = control_runtime()?;
     let exit = runtime.block_on(async {
         match start(config, Some(source)).await {

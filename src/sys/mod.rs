@@ -5,9 +5,11 @@
 
 mod clock;
 pub mod file;
+mod limits;
 mod random;
 mod socket;
 
 pub use clock::{boot_id, now};
+pub use limits::raise_open_files;
 pub use random::{random_bytes, random_unit};
 pub use socket::{Carrier, Detached, Peer, Socket};
