@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Seconds of load in each turn.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: u32,
+    /// Another build of the proxy to measure beside this one.
+    #[arg(long, value_name = "BINARY")]
+    pub other: Option<PathBuf>,
     /// Everything measured is written to this file, too.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -61,6 +64,9 @@ impl Arguments {
             self.targets.is_empty() || self.targets.iter().any(|word| word == target.name())
         };
         let mut targets: Vec<Target> = Target::ALL.into_iter().filter(is_wanted).collect();
+        if self.other.is_none() {
+            targets.retain(|target| *target != Target::Other);
+        }
         if crate::targets::pgbouncer().is_none() {
             targets.retain(|target| !target.is_pgbouncer());
             println!("PgBouncer is not installed and left out: `apt-get install pgbouncer`");

@@ -50,7 +50,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     cloud_mirror::sys::raise_open_files();
     let scenarios = arguments.scenarios()?;
     let targets = arguments.targets()?;
-    let server = Server::start()?;
+    let server = Server::start(arguments.other.clone())?;
     let mut report = Report::new(server.version(), &targets);
     println!("{}", report.heading());
     for scenario in &scenarios {

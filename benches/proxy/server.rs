@@ -18,6 +18,8 @@ const SCALE: &str = "5";
 
 /// A running server.
 pub struct Server {
+    /// Another build of the proxy, to be compared with this one.
+    pub other: Option<PathBuf>,
     cluster: Cluster,
     version: String,
     // Dropped after the cluster, which runs on it.
@@ -26,11 +28,11 @@ pub struct Server {
 
 impl Server {
     /// Makes a server with pgbench's tables.
-    pub fn start() -> anyhow::Result<Server> {
+    pub fn start(other: Option<PathBuf>) -> anyhow::Result<Server> {
         let runtime = Runtime::new()?;
         let cluster = runtime.block_on(prepare())?;
         let version = runtime.block_on(cluster.value("postgres", "show server_version"))?;
-        let server = Server { cluster, version, _runtime: runtime };
+        let server = Server { other, cluster, version, _runtime: runtime };
         let loaded = Command::new(server.program("pgbench"))
             .args(["-i", "-q", "-s", SCALE, "-h"])
             .arg(server.socket_dir())

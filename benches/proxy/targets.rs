@@ -25,6 +25,8 @@ pub enum Target {
     PgBouncer(Way),
     /// The binary of this package.
     Ours(Way),
+    /// Another build of it (`--other`), by TCP.
+    Other,
 }
 
 /// How a proxy reaches the server.
@@ -38,12 +40,13 @@ pub enum Way {
 
 impl Target {
     /// In the order of the report.
-    pub const ALL: [Target; 5] = [
+    pub const ALL: [Target; 6] = [
         Target::Direct,
         Target::PgBouncer(Way::Tcp),
         Target::PgBouncer(Way::Unix),
         Target::Ours(Way::Tcp),
         Target::Ours(Way::Unix),
+        Target::Other,
     ];
 
     /// For `--targets` and the report.
@@ -54,6 +57,7 @@ impl Target {
             Target::PgBouncer(Way::Unix) => "pgbouncer-unix",
             Target::Ours(Way::Tcp) => "ours",
             Target::Ours(Way::Unix) => "ours-unix",
+            Target::Other => "other",
         }
     }
 
@@ -65,7 +69,7 @@ impl Target {
     /// The role that clients log in as.
     pub fn role(self) -> &'static str {
         match self {
-            Target::PgBouncer(Way::Tcp) | Target::Ours(Way::Tcp) => TCP_ROLE,
+            Target::PgBouncer(Way::Tcp) | Target::Ours(Way::Tcp) | Target::Other => TCP_ROLE,
             Target::Direct | Target::PgBouncer(Way::Unix) | Target::Ours(Way::Unix) => ROLE,
         }
     }
@@ -102,9 +106,13 @@ impl Running {
                 let command = bouncer_command(server, way, port.number(), directory.path())?;
                 (port.number(), Some(port), Some(command))
             }
-            Target::Ours(_) => {
+            Target::Ours(_) | Target::Other => {
                 let port = Port::reserve()?;
-                let command = our_command(server, port.number(), directory.path());
+                let binary = match target {
+                    Target::Other => server.other.as_deref().context("--other names no binary")?,
+                    _ => Path::new(env!("CARGO_BIN_EXE_cloud-mirror")),
+                };
+                let command = our_command(binary, server, port.number(), directory.path());
                 (port.number(), Some(port), Some(command))
             }
         };
@@ -207,8 +215,8 @@ fn bouncer_command(server: &Server, way: Way, port: u16, directory: &Path) -> an
     Ok(command)
 }
 
-fn our_command(server: &Server, port: u16, directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cloud-mirror"));
+fn our_command(binary: &Path, server: &Server, port: u16, directory: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.args(["run", "--local", &server.url(), "--listen", &format!("127.0.0.1:{port}")]);
     command.args(["--http", "off", "--auth", "trust"]);
     command.arg("--state-dir").arg(directory.join("state"));
