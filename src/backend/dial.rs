@@ -3,7 +3,7 @@
 use super::endpoint::{Address, Endpoint};
 use super::error::Error;
 use super::tls::TlsMode;
-use crate::sys::{Carrier, Socket};
+use crate::sys::{Carrier, Socket, UnixSocket};
 use bytes::Bytes;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -29,7 +29,7 @@ pub(super) async fn dial(endpoint: &Endpoint, deadline: Instant) -> Result<Socke
     match &endpoint.address {
         Address::Unix { directory, port } => {
             let path = Address::socket_path(directory, *port);
-            UnixStream::connect(path).await.map(Socket::Unix).map_err(|source| unreachable(endpoint, source))
+            UnixSocket::connect(path).await.map(Socket::Unix).map_err(|source| unreachable(endpoint, source))
         }
         Address::Tcp { host, port } => {
             let tcp = tcp(host, *port, deadline).await.map_err(|source| unreachable(endpoint, source))?;

@@ -1,6 +1,6 @@
 //! Sockets that clients connect to.
 
-use crate::sys::Socket;
+use crate::sys::{Socket, UnixSocket};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -116,7 +116,9 @@ impl Listener {
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 Ok(Socket::Tcp(stream))
             }
-            Listening::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Listening::Unix(listener) => {
+                Ok(Socket::Unix(UnixSocket::new(listener.accept().await?.0.into_std()?)?))
+            }
         }
     }
 }

@@ -8,8 +8,10 @@ pub mod file;
 mod limits;
 mod random;
 mod socket;
+mod unix;
 
 pub use clock::{boot_id, now};
 pub use limits::raise_open_files;
 pub use random::{random_bytes, random_unit};
 pub use socket::{Carrier, Detached, Peer, Socket};
+pub use unix::UnixSocket;

@@ -1,5 +1,6 @@
 //! A connected stream that can be moved between runtimes.
 
+use super::unix::UnixSocket;
 use bytes::{Buf, Bytes};
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
 /// A connection to a client or to a server. On TCP and Unix sockets reading and writing costs one
@@ -24,7 +25,7 @@ pub enum Socket {
     /// Clear text over TCP.
     Tcp(TcpStream),
     /// Clear text over a Unix socket.
-    Unix(UnixStream),
+    Unix(UnixSocket),
     /// TLS in which we are the client: a link to a server.
     TlsClient(Box<client::TlsStream<Carrier>>),
     /// TLS in which we are the server: a client's connection.
@@ -75,7 +76,7 @@ impl Socket {
     pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Socket::Tcp(tcp) => Detached::Tcp(tcp.into_std()?),
-            Socket::Unix(unix) => Detached::Unix(unix.into_std()?),
+            Socket::Unix(unix) => Detached::Unix(unix.into_std()),
             Socket::TlsClient(mut tls) => {
                 let tcp = tls.get_mut().0.take()?.into_std()?;
                 Detached::TlsClient(tls, tcp)
@@ -92,7 +93,7 @@ impl Socket {
         match self.tcp() {
             Some(tcp) => tcp.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
             None => match self {
-                Socket::Unix(unix) => Peer::Unix { uid: unix.peer_cred().ok().map(|cred| cred.uid()) },
+                Socket::Unix(unix) => unix.peer(),
                 Socket::Tcp(_) | Socket::TlsClient(_) | Socket::TlsServer(_) => Peer::Unknown,
             },
         }
@@ -127,7 +128,7 @@ impl Detached {
     pub fn attach(self) -> io::Result<Socket> {
         Ok(match self {
             Detached::Tcp(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),
-            Detached::Unix(unix) => Socket::Unix(UnixStream::from_std(unix)?),
+            Detached::Unix(unix) => Socket::Unix(UnixSocket::new(unix)?),
             Detached::TlsClient(mut tls, tcp) => {
                 tls.get_mut().0.tcp = Some(TcpStream::from_std(tcp)?);
                 Socket::TlsClient(tls)

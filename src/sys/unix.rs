@@ -1,0 +1,182 @@
+//! A Unix socket that wakes its reader only for what there is to read.
+
+use super::socket::Peer;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+/// The kernel tells whoever watches a Unix socket for writing of every message that the other side
+/// has taken in. `tokio::net::UnixStream` always watches for both, so that a relay was woken for
+/// nothing up to once in a statement. This one watches for reading; a write is simply tried, and
+/// watched for only from when the socket is full until something is read again.
+#[derive(Debug)]
+pub struct UnixSocket {
+    reads: AsyncFd<UnixStream>,
+    /// A second descriptor of the same socket, since it was full.
+    writes: Option<Box<AsyncFd<UnixStream>>>,
+}
+
+impl UnixSocket {
+    /// Takes a socket that does not block into the current runtime.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        Ok(Self { reads: watched(stream, Interest::READABLE)?, writes: None })
+    }
+
+    /// Connects to the socket at `path`.
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::new(tokio::net::UnixStream::connect(path).await?.into_std()?)
+    }
+
+    /// Takes it out of its runtime.
+    pub fn into_std(self) -> UnixStream {
+        self.reads.into_inner()
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        Peer::Unix { uid: getsockopt(self.reads.get_ref(), PeerCredentials).ok().map(|cred| cred.uid()) }
+    }
+
+    fn poll_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&mut &UnixStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(&mut self.reads.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                done => return Poll::Ready(done),
+            }
+            let writes = match &mut self.writes {
+                Some(writes) => writes,
+                none => {
+                    let second = self.reads.get_ref().try_clone()?;
+                    none.insert(Box::new(watched(second, Interest::WRITABLE)?))
+                }
+            };
+            ready!(writes.poll_write_ready(cx))?.clear_ready();
+        }
+    }
+}
+
+// The constructor is deprecated because a type may lie about its descriptor, and replaced by an
+// `unsafe` one; a `UnixStream` has one descriptor, which is its own, as long as it lives.
+#[allow(deprecated)]
+fn watched(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    AsyncFd::with_interest(stream, interest)
+}
+
+impl AsyncRead for UnixSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.reads.poll_read_ready(cx))?;
+            let room = buf.initialize_unfilled();
+            match self.reads.get_ref().read(room) {
+                Ok(n) => {
+                    // As tokio's own sockets do: less than there was room for was all there is.
+                    if n > 0 && n < room.len() {
+                        ready.clear_ready();
+                    }
+                    buf.advance(n);
+                    drop(ready);
+                    self.writes = None;
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for UnixSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_out(cx, |stream| stream.write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_out(cx, |stream| stream.write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.reads.get_ref().shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn pair() -> (UnixSocket, UnixSocket) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let socket = |stream: UnixStream| {
+            stream.set_nonblocking(true).unwrap();
+            UnixSocket::new(stream).unwrap()
+        };
+        (socket(one), socket(other))
+    }
+
+    #[tokio::test]
+    async fn far_more_than_the_socket_holds_arrives_whole_and_in_order() {
+        let (mut from, mut to) = pair();
+        let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n % 251) as u8).collect();
+        let copy = sent.clone();
+        let writing = tokio::spawn(async move {
+            from.write_all(&copy).await.unwrap();
+            from.shutdown().await.unwrap();
+            from
+        });
+        let mut received = Vec::new();
+        to.read_to_end(&mut received).await.unwrap();
+        assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+        let mut from = writing.await.unwrap();
+        assert!(from.writes.is_some(), "the socket was never full");
+        // The other direction is still open.
+        to.write_all(b"answer").await.unwrap();
+        drop(to);
+        let mut answer = Vec::new();
+        from.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        assert!(from.writes.is_none(), "it is still watched for writing");
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_for_what_comes_later() {
+        let (mut one, mut other) = pair();
+        for n in 0..100u8 {
+            let (echoed, ()) = tokio::join!(other.read_u8(), async { one.write_u8(n).await.unwrap() });
+            assert_eq!(echoed.unwrap(), n);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_says_who_is_at_the_other_end() {
+        let (one, _other) = pair();
+        assert_eq!(one.peer(), Peer::Unix { uid: Some(nix::unistd::geteuid().as_raw()) });
+    }
+}
