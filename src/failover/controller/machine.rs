@@ -30,6 +30,8 @@ pub struct Controller {
     /// The highest epoch that we know of, for fences.
     pub(super) epoch: Epoch,
     hold: Holding,
+    /// What clients were told last, while they are refused.
+    refused_because: String,
     pending: Vec<Pending>,
     ops: u64,
     told: Option<String>,
@@ -136,6 +138,7 @@ impl Controller {
             operator: None,
             epoch: Epoch::NONE,
             hold: Holding::No,
+            refused_because: String::new(),
             pending: Vec::new(),
             ops: 0,
             told: None,
@@ -463,15 +466,29 @@ impl Controller {
             State::Switching(switch) if is_due(&switch.retry_at) => self.retry_switch(now, out),
             _ => {}
         }
-        if let Holding::Since(since) = self.hold
-            && now >= since + self.settings.hold_timeout
-        {
-            self.hold = Holding::Refusing;
-            let view = self.view();
-            let reason = view.why.unwrap_or_else(|| format!("the writer is not available ({})", view.state));
-            record(out, Level::Error, "failover.hold_timed_out", reason.clone());
-            out.push(Effect::Refuse { reason });
-        }
+        self.refuse_when_due(now, out);
+    }
+
+    /// Held clients are refused after the timeout, with the reason as it is then; a reason that is
+    /// found later takes its place, for it says what to do.
+    fn refuse_when_due(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let view = self.view();
+        let reason = match self.hold {
+            Holding::Since(since) if now >= since + self.settings.hold_timeout => {
+                let reason =
+                    view.why.unwrap_or_else(|| format!("the writer is not available ({})", view.state));
+                record(out, Level::Error, "failover.hold_timed_out", reason.clone());
+                reason
+            }
+            Holding::Refusing => match view.why {
+                Some(why) if self.refused_because != why => why,
+                Some(_) | None => return,
+            },
+            Holding::No | Holding::Since(_) => return,
+        };
+        self.hold = Holding::Refusing;
+        self.refused_because.clone_from(&reason);
+        out.push(Effect::Refuse { reason });
     }
 
     /// No answer in time: it is unknown what happened, and every step may be asked for again.

@@ -186,6 +186,18 @@ fn a_killed_server_is_replaced_after_three_refused_probes() {
 }
 
 #[test]
+fn refused_clients_are_told_the_reason_as_soon_as_it_is_known() {
+    let mut b = Bench::started(Sites::Pair);
+    b.pass(b.controller.settings.hold_timeout);
+    b.expect("starting", &["Refuse { reason: \"the writer is not available (starting)\" }"]);
+    b.reply(Answer::Facts(facts(LeaseFact::Refused("the record is damaged".into()))));
+    b.expect("stuck", &["Refuse { reason: \"the record is damaged\" }"]);
+    b.pass(ms(100));
+    b.expect("stuck", &[]);
+    b.expect_not("Refuse");
+}
+
+#[test]
 fn one_terminated_session_is_passed_on_after_one_probe() {
     let mut b = Bench::steady();
     b.links_break(Evidence::AdminStop);
