@@ -191,6 +191,26 @@ impl Relay {
             && self.server_walk.is_between_messages()
     }
 
+    /// Writes what the client has not taken yet, unless an acknowledgement that may be among it has
+    /// become too late: where a message ends in it is not known, so nothing more can be said then.
+    pub fn write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unwritten>> {
+        if self.to_client.holds_answers && !self.may_answer() {
+            return Poll::Ready(Err(Unwritten::Late));
+        }
+        self.to_client.write(&mut self.client, cx).map_err(|_| Unwritten::Gone)
+    }
+
+    /// Whether the writer's answers may pass.
+    fn may_answer(&self) -> bool {
+        let is_current = |link: &Linked| link.epoch == self.routes.map().epoch;
+        self.routes.gate().is_open(sys::now()) && self.link.as_ref().is_none_or(is_current)
+    }
+
+    /// Whether the client waits for answers that must not pass any more.
+    pub fn is_late(&self) -> bool {
+        self.to_client.holds_answers && !self.may_answer()
+    }
+
     /// Whether words of our own can stand between those of the server.
     pub fn is_quiet(&self) -> bool {
         self.ledger.is_quiet() && self.server_walk.is_between_messages()
@@ -199,12 +219,10 @@ impl Relay {
     /// One step from the server to the client; `Ready(None)` when something moved.
     fn poll_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Exit>> {
         if !self.to_client.is_empty() {
-            // What the client has not taken yet may hold an acknowledgement.
-            if self.link.is_some() && !self.routes.gate().is_open(sys::now()) {
-                return Poll::Ready(Some(Exit::GateShut));
-            }
-            if ready!(self.to_client.write(&mut self.client, cx)).is_err() {
-                return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
+            match ready!(self.write_client(cx)) {
+                Ok(()) => {}
+                Err(Unwritten::Late) => return Poll::Ready(Some(Exit::GateShut)),
+                Err(Unwritten::Gone) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),
             }
         }
         // While COPY reads, nothing of the client's is for us: its messages are looked at again.
@@ -345,6 +363,15 @@ pub async fn read_out(stream: &mut Socket) {
     std::future::poll_fn(|cx| BUFFER.with(|buffer| poll(cx, &mut buffer.borrow_mut()))).await;
 }
 
+/// Why something was not written to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwritten {
+    /// The client is gone.
+    Gone,
+    /// The writer's answers among it must not pass any more.
+    Late,
+}
+
 /// Moves what was kept to the front of the scratch buffer.
 fn take_carry(carry: &mut Vec<u8>, scratch: &mut [u8]) -> usize {
     let length = carry.len();
@@ -379,6 +406,8 @@ pub struct Outgoing {
     rest: Vec<u8>,
     /// TLS holds bytes that the socket did not take.
     is_unflushed: bool,
+    /// Some of it came from the other side and was not made by us.
+    holds_answers: bool,
 }
 
 impl Outgoing {
@@ -400,6 +429,7 @@ impl Outgoing {
     /// Writes a region at once and keeps what the socket does not take.
     fn pass(&mut self, stream: &mut Socket, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
         if !self.is_empty() {
+            self.holds_answers |= !bytes.is_empty();
             self.push(bytes);
             return Ok(());
         }
@@ -409,6 +439,7 @@ impl Outgoing {
                 Poll::Ready(Ok(n)) => bytes = &bytes[n..],
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
+                    self.holds_answers = true;
                     self.push(bytes);
                     return Ok(());
                 }
@@ -416,7 +447,10 @@ impl Outgoing {
         }
         match self.flush(stream, cx) {
             Poll::Ready(done) => done,
-            Poll::Pending => Ok(()),
+            Poll::Pending => {
+                self.holds_answers = true;
+                Ok(())
+            }
         }
     }
 
@@ -435,7 +469,9 @@ impl Outgoing {
             }
         }
         empty(&mut self.rest);
-        self.flush(stream, cx)
+        let flushed = self.flush(stream, cx);
+        self.holds_answers &= flushed.is_pending();
+        flushed
     }
 
     /// Only TLS keeps bytes of its own.
@@ -457,5 +493,58 @@ fn empty(buffer: &mut Vec<u8>) {
         *buffer = Vec::new();
     } else {
         buffer.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Upstream;
+    use crate::base::{Epoch, Moment};
+    use crate::route::{Door, RouteMap};
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use tokio::io::AsyncReadExt;
+
+    fn routes() -> Routes {
+        let routes = Routes::new(RouteMap {
+            version: 1,
+            epoch: Epoch(1),
+            writer: Site::Local,
+            life: 0,
+            door: Door::Open,
+            is_draining: false,
+            local: Arc::new(Upstream { endpoints: Vec::new() }),
+            cloud: None,
+            mirrored: Arc::default(),
+        });
+        routes.gate().open_until(Moment::NEVER);
+        routes
+    }
+
+    #[tokio::test]
+    async fn answers_that_the_client_has_not_taken_do_not_pass_the_deadline() {
+        let (client, mut other) = tokio::net::UnixStream::pair().unwrap();
+        let routes = routes();
+        let mut relay = Relay::new(Socket::Unix(client), Vec::new(), routes.clone());
+        let answers = vec![b'x'; 4 << 20];
+        poll_fn(|cx| Poll::Ready(relay.to_client.pass(&mut relay.client, &answers, cx))).await.unwrap();
+        assert!(!relay.to_client.is_empty() && !relay.is_late());
+        routes.gate().close();
+        assert!(relay.is_late());
+        assert_eq!(poll_fn(|cx| relay.write_client(cx)).await, Err(Unwritten::Late));
+        routes.gate().open_until(Moment::NEVER);
+        let mut taken = vec![0; answers.len()];
+        let taking = other.read_exact(&mut taken);
+        let (written, taken) = tokio::join!(poll_fn(|cx| relay.write_client(cx)), taking);
+        assert_eq!((written, taken.unwrap()), (Ok(()), answers.len()));
+        routes.gate().close();
+        assert!(!relay.is_late());
+        // Words of our own may pass at any time.
+        relay.to_client.push(&answers);
+        let mut taken = vec![0; answers.len()];
+        let taking = other.read_exact(&mut taken);
+        let (written, taken) = tokio::join!(poll_fn(|cx| relay.write_client(cx)), taking);
+        assert_eq!((written, taken.unwrap()), (Ok(()), answers.len()));
     }
 }

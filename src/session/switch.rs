@@ -134,16 +134,11 @@ impl Session {
     /// Gives the link up and decides what becomes of the session (design: "Which session moves").
     async fn drop_link(&mut self, why: Option<&str>) -> Flow {
         self.cancel_key.point_to(None);
-        let relay = &mut self.relay;
-        let epoch = relay.link.take().map(|link| link.epoch);
-        let routes = &self.shared.routes;
-        let may_acknowledge = routes.gate().is_open(sys::now()) && epoch == Some(routes.map().epoch);
-        if !may_acknowledge && !relay.to_client.is_empty() {
-            // An acknowledgement may be among what the client has not taken yet, and where a message
-            // ends in it is not known: it gets no more.
-            count(&self.shared.counters.outcomes_unknown);
-            return Flow::Break(());
+        if self.relay.is_late() {
+            return self.cut();
         }
+        let relay = &mut self.relay;
+        relay.link = None;
         let was_settled = relay.is_settled();
         let status = relay.ledger.status();
         relay.is_held = false;

@@ -1,8 +1,9 @@
 //! What a session says in its own name, and how it ends.
 
-use super::relay::{self, Linked, Outgoing};
+use super::relay::{self, Linked, Outgoing, Unwritten};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
+use crate::observe::count;
 use crate::route::Routes;
 use crate::sys::Socket;
 use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
@@ -73,10 +74,19 @@ impl Session {
     /// Writes out what was said. Fails when the client is gone.
     pub(super) async fn flush(&mut self) -> Flow {
         let relay = &mut self.relay;
-        match std::future::poll_fn(|cx| relay.to_client.write(&mut relay.client, cx)).await {
+        match std::future::poll_fn(|cx| relay.write_client(cx)).await {
             Ok(()) => Flow::Continue(()),
-            Err(_) => self.leave(false).await,
+            Err(Unwritten::Gone) => self.leave(false).await,
+            Err(Unwritten::Late) => self.cut(),
         }
+    }
+
+    /// Ends the session without a word: the client has taken half of something that must not pass.
+    pub(super) fn cut(&mut self) -> Flow {
+        count(&self.shared.counters.outcomes_unknown);
+        self.cancel_key.point_to(None);
+        self.relay.link = None;
+        Flow::Break(())
     }
 
     /// Ends the session with a FATAL error, where one can still be said: not into the middle of a
@@ -104,7 +114,7 @@ impl Session {
         if self.relay.server_walk.is_between_messages() {
             self.say(bytes);
             let relay = &mut self.relay;
-            let written = std::future::poll_fn(|cx| relay.to_client.write(&mut relay.client, cx));
+            let written = std::future::poll_fn(|cx| relay.write_client(cx));
             // Whether the client listens to its end is its own affair.
             let _ = tokio::time::timeout(LAST_WORDS, written).await;
             let _ = tokio::time::timeout(LAST_WORDS, relay.client.shutdown()).await;
