@@ -20,12 +20,14 @@ pub struct UnixSocket {
     reads: AsyncFd<UnixStream>,
     /// A second descriptor of the same socket, since it was full.
     writes: Option<Box<AsyncFd<UnixStream>>>,
+    /// Somebody waits for room: the watch must stay.
+    awaits_room: bool,
 }
 
 impl UnixSocket {
     /// Takes a socket that does not block into the current runtime.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        Ok(Self { reads: watched(stream, Interest::READABLE)?, writes: None })
+        Ok(Self { reads: watched(stream, Interest::READABLE)?, writes: None, awaits_room: false })
     }
 
     /// Connects to the socket at `path`.
@@ -52,8 +54,12 @@ impl UnixSocket {
             match write(&mut self.reads.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                done => return Poll::Ready(done),
+                done => {
+                    self.awaits_room = false;
+                    return Poll::Ready(done);
+                }
             }
+            self.awaits_room = true;
             let writes = match &mut self.writes {
                 Some(writes) => writes,
                 none => {
@@ -90,7 +96,9 @@ impl AsyncRead for UnixSocket {
                     }
                     buf.advance(n);
                     drop(ready);
-                    self.writes = None;
+                    if !self.awaits_room {
+                        self.writes = None;
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
@@ -163,6 +171,28 @@ mod tests {
         from.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"answer");
         assert!(from.writes.is_none(), "it is still watched for writing");
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_waits_for_room_is_woken_though_something_was_read_meanwhile() {
+        let (one, mut other) = pair();
+        let (mut reads, mut writes) = tokio::io::split(one);
+        let (is_full, mut full) = tokio::sync::watch::channel(false);
+        let writing = tokio::spawn(async move {
+            let bytes = vec![0; 4 << 20];
+            let mut all = std::pin::pin!(writes.write_all(&bytes));
+            let at_first = std::future::poll_fn(|cx| Poll::Ready(all.as_mut().poll(cx))).await;
+            assert!(at_first.is_pending());
+            is_full.send_replace(true);
+            all.await
+        });
+        full.wait_for(|is_full| *is_full).await.unwrap();
+        other.write_all(b"x").await.unwrap();
+        reads.read_u8().await.unwrap();
+        let mut bytes = vec![0; 4 << 20];
+        let taking = other.read_exact(&mut bytes);
+        tokio::time::timeout(std::time::Duration::from_secs(10), taking).await.expect("all arrives").unwrap();
+        writing.await.unwrap().unwrap();
     }
 
     #[tokio::test]
