@@ -502,6 +502,7 @@ mod tests {
     use crate::backend::Upstream;
     use crate::base::{Epoch, Moment};
     use crate::route::{Door, RouteMap};
+    use crate::sys::Detached;
     use std::future::poll_fn;
     use std::sync::Arc;
     use tokio::io::AsyncReadExt;
@@ -524,9 +525,14 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_the_client_has_not_taken_do_not_pass_the_deadline() {
-        let (client, mut other) = tokio::net::UnixStream::pair().unwrap();
+        let (client, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let attached = |stream: std::os::unix::net::UnixStream| {
+            stream.set_nonblocking(true).unwrap();
+            Detached::Unix(stream).attach().unwrap()
+        };
+        let (client, mut other) = (attached(client), attached(other));
         let routes = routes();
-        let mut relay = Relay::new(Socket::Unix(client), Vec::new(), routes.clone());
+        let mut relay = Relay::new(client, Vec::new(), routes.clone());
         let answers = vec![b'x'; 4 << 20];
         poll_fn(|cx| Poll::Ready(relay.to_client.pass(&mut relay.client, &answers, cx))).await.unwrap();
         assert!(!relay.to_client.is_empty() && !relay.is_late());
