@@ -203,7 +203,7 @@ impl Relay {
     /// Whether the writer's answers may pass.
     fn may_answer(&self) -> bool {
         let is_current = |link: &Linked| link.epoch == self.routes.map().epoch;
-        self.routes.gate().is_open(sys::now()) && self.link.as_ref().is_none_or(is_current)
+        self.routes.gate().is_open_by(sys::now) && self.link.as_ref().is_none_or(is_current)
     }
 
     /// Whether the client waits for answers that must not pass any more.
@@ -244,7 +244,7 @@ impl Relay {
         let bytes = &scratch[..length];
         // The gate first, then the version: an open gate of a version that still holds was open
         // under the epoch of this link.
-        let is_open = self.routes.gate().is_open(sys::now());
+        let is_open = self.routes.gate().is_open_by(sys::now);
         if self.routes.version() != self.version || !is_open {
             self.server_in.extend_from_slice(bytes);
             self.look_at_server = true;
@@ -305,7 +305,7 @@ impl Relay {
             }
         };
         let bytes = &scratch[..length];
-        let is_open = self.routes.gate().is_open(sys::now());
+        let is_open = self.routes.gate().is_open_by(sys::now);
         let refused = match &self.link {
             None => Some(Exit::NeedLink),
             Some(_) if self.routes.version() != self.version => Some(Exit::RouteChanged),
