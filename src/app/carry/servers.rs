@@ -1,5 +1,6 @@
 //! Wishes that a server has to answer.
 
+use crate::app::mirrors::Entry;
 use crate::app::server::Server;
 use crate::app::world::World;
 use crate::backend::control::ControlError;
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 const STEP: Duration = Duration::from_secs(10);
 /// How long the fence of one database may take.
 const FENCE: Duration = Duration::from_secs(3);
+/// How many mirrors are promoted at the same time.
+const AT_ONCE: usize = 8;
 /// Between two looks at a mirror that catches up with a source that has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -166,17 +169,25 @@ pub async fn promote(world: Arc<World>, op: OpId, epoch: Epoch) -> Event {
     Event::Promoted { op, outcome }
 }
 
+/// Several at once: clients wait for the last of them.
 async fn promote_all(world: &World, epoch: Epoch) -> Result<(), String> {
     let cloud = world.cloud.as_ref().ok_or("there is no cloud server")?;
-    for entry in world.mirrors.list() {
+    let entries = world.mirrors.list();
+    let promote = async |entry: &Entry| {
         let target = cloud.party_at(&entry.target);
-        let promoting = effects::promote(&target, &entry.name, epoch, STEP);
-        let promoted = promoting.await.map_err(|error| format!("mirror {}: {error}", entry.name))?;
+        let promoted = effects::promote(&target, &entry.name, epoch, STEP).await;
+        let promoted = promoted.map_err(|error| format!("mirror {}: {error}", entry.name))?;
         let detail = format!(
             "mirror={} epoch={epoch} lsn={} sequences={} near_end={:?}",
             entry.name, promoted.lsn, promoted.sequences, promoted.sequences_near_end
         );
         world.events.record(Level::Info, "failover.promoted", detail);
+        Ok(())
+    };
+    for some in entries.chunks(AT_ONCE) {
+        // Each goes to its end: what is promoted need not be promoted again.
+        let promoted = futures_util::future::join_all(some.iter().map(promote)).await;
+        promoted.into_iter().collect::<Result<(), String>>()?;
     }
     Ok(())
 }
