@@ -9,6 +9,7 @@ use crate::failover::controller;
 use crate::pool;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The ways for clients' links: the Unix sockets in `directories` where a file is there, then the
 /// way in the configuration.
@@ -73,8 +74,9 @@ pub fn encryption(tls: &config::ClientTls) -> Result<auth::ClientEncryption, aut
 pub fn pool(pool: &config::Pool) -> pool::Settings {
     pool::Settings {
         size: pool.size.map(|size| size as usize),
-        idle_timeout: pool.server_idle_timeout,
-        ..pool::Settings::default()
+        idle_timeout: pool.server_idle_timeout.unwrap_or(Duration::MAX),
+        connect_timeout: pool.server_connect_timeout,
+        wait_timeout: pool.query_wait_timeout,
     }
 }
 

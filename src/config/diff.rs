@@ -28,9 +28,14 @@ const LIVE: &[&str] = &[
     "failover.hold_timeout",
     "failover.restart_grace",
     "log.level",
-    "pool.server_idle_timeout",
-    "pool.size",
 ];
+
+/// Sections of which a running process takes over every key.
+const LIVE_SECTIONS: &[&str] = &["pool.", "tcp."];
+
+fn is_live(key: &str) -> bool {
+    LIVE.contains(&key) || LIVE_SECTIONS.iter().any(|section| key.starts_with(section))
+}
 
 /// Compares key by key; secrets are compared and never shown.
 pub fn diff(old: &Config, new: &Config) -> Changes {
@@ -41,7 +46,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         if old.get(key) == new.get(key) {
             continue;
         }
-        match LIVE.contains(&key.as_str()) {
+        match is_live(key) {
             true => changes.live.push(key.clone()),
             false => changes.needs_restart.push(key.clone()),
         }
@@ -60,8 +65,8 @@ impl Config {
         config.failover.hold_timeout = new.failover.hold_timeout;
         config.failover.restart_grace = new.failover.restart_grace;
         config.log.level = new.log.level;
-        config.pool.server_idle_timeout = new.pool.server_idle_timeout;
-        config.pool.size = new.pool.size;
+        config.pool.clone_from(&new.pool);
+        config.tcp.clone_from(&new.tcp);
         config
     }
 
@@ -100,9 +105,16 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
         put("listen.tls_cert", cert.display().to_string());
         put("listen.tls_key", key.display().to_string());
     }
-    put("pool.mode", "session".to_owned());
-    put("pool.size", config.pool.size.map_or("unlimited".to_owned(), |size| size.to_string()));
-    put("pool.server_idle_timeout", show_duration(config.pool.server_idle_timeout));
+    put("listen.backlog", config.listen.backlog.to_string());
+    super::pool::put(&config.pool, &mut put);
+    let tcp = &config.tcp;
+    let or_default =
+        |duration: Option<std::time::Duration>| duration.map_or("default".to_owned(), show_duration);
+    put("tcp.keepalive", tcp.keepalive.to_string());
+    put("tcp.keepidle", or_default(tcp.keepidle));
+    put("tcp.keepintvl", show_duration(tcp.keepintvl));
+    put("tcp.keepcnt", tcp.keepcnt.to_string());
+    put("tcp.user_timeout", or_default(tcp.user_timeout));
     put(
         "auth.type",
         match config.auth.kind {

@@ -6,6 +6,8 @@ use super::problem::Origin;
 use super::reader::{Found, Section};
 
 const DEFAULT_PORT: u16 = 6432;
+/// The kernel takes the smaller one of this and `net.core.somaxconn`, which is 4096.
+const DEFAULT_BACKLOG: u32 = 4096;
 
 #[derive(Clone, Copy)]
 enum Tls {
@@ -58,11 +60,15 @@ pub(super) fn read(
         section.problem(&at, "tcp", "there is nowhere to listen", "name a TCP address or unix_socket_dir");
         is_sound = false;
     }
+    let has_backlog = section.has("backlog");
+    let backlog = section.integer("backlog", 1..=65_535).map(|count| count as u32);
+    is_sound &= backlog.is_some() || !has_backlog;
     let tls = tls(&mut section, sources);
     section.finish();
     let listen = tls.filter(|_| is_sound).map(|tls| Listen {
         tcp: tcp.iter().map(|found| found.value.clone()).collect(),
         unix_socket_dir: unix_socket_dir.map(|dir| dir.value),
+        backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
         tls,
     });
     (listen, tcp)

@@ -1,15 +1,14 @@
 //! Everything written, from all places, to a whole [`Config`] or all its mistakes.
 
-use super::model::{Config, Log, LogFormat, LogLevel, Pool, PoolMode, SiteConfig, Upstream};
+use super::model::{Config, Log, LogFormat, LogLevel, SiteConfig, Upstream};
 use super::problem::{ConfigErrors, Origin, Problem};
 use super::reader::{Problems, Section, unknown};
 use super::tree::{self, Table, Value};
-use super::{lease, listen, mirrors, upstream, users};
+use super::{lease, listen, mirrors, pool, tcp, upstream, users};
 use crate::base::Site;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +54,7 @@ pub struct Sources<'a> {
 }
 
 const SECTIONS: &[&str] =
-    &["site", "listen", "upstream", "pool", "auth", "mirror", "lease", "failover", "http", "log"];
+    &["site", "listen", "upstream", "pool", "tcp", "auth", "mirror", "lease", "failover", "http", "log"];
 
 /// Checks everything and returns a whole configuration, or every mistake at once.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigErrors> {
@@ -97,6 +96,7 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
     let listen = section("listen");
     let upstreams = section("upstream");
     let pool = section("pool");
+    let tcp_options = section("tcp");
     let auth = section("auth");
     let mut mirror = section("mirror");
     let lease = section("lease");
@@ -110,7 +110,8 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
     let site = read_site(site, sources);
     let (listen, tcp) = listen::read(listen, sources);
     let upstreams = read_upstreams(upstreams, sources);
-    let pool = read_pool(pool);
+    let pool = pool::read(pool);
+    let tcp_options = tcp::read(tcp_options);
     let local = upstreams.local.as_ref();
     let auth = users::read(auth, sources, local.map(|local| &local.user), &tcp);
     let around = mirrors::Around {
@@ -130,6 +131,7 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
         local: upstreams.local?,
         cloud: upstreams.cloud,
         pool: pool?,
+        tcp: tcp_options?,
         auth: auth?,
         mirrors: mirrors?,
         lease: lease?,
@@ -231,29 +233,6 @@ fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
             .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
             .map(|dir| dir.join(NAME)),
     }
-}
-
-fn read_pool(mut section: Section<'_>) -> Option<Pool> {
-    let later = [
-        ("transaction", "transaction pooling comes later"),
-        ("auto", "it comes with transaction pooling"),
-        ("statement", "it is not planned"),
-    ];
-    let has_mode = section.has("mode");
-    let mode = section.choice("mode", &[("session", PoolMode::Session)], &later);
-    let has_size = section.has("size");
-    let size = section.integer("size", 1..=100_000);
-    let has_timeout = section.has("server_idle_timeout");
-    let timeout =
-        section.duration("server_idle_timeout", Duration::from_secs(1)..=Duration::from_secs(86_400));
-    section.finish();
-    let is_sound =
-        (mode.is_some() || !has_mode) && (size.is_some() || !has_size) && (timeout.is_some() || !has_timeout);
-    is_sound.then(|| Pool {
-        mode: PoolMode::Session,
-        size: size.map(|size| size as u32),
-        server_idle_timeout: timeout.map_or(Duration::from_secs(600), |timeout| timeout.value),
-    })
 }
 
 fn read_log(mut section: Section<'_>) -> Option<Log> {

@@ -13,8 +13,10 @@ mod listen;
 mod load;
 mod mirrors;
 mod model;
+mod pool;
 mod problem;
 mod reader;
+mod tcp;
 mod tree;
 mod units;
 mod upstream;
@@ -25,10 +27,12 @@ pub use diff::{Changes, diff};
 pub use load::{File, Flag, Machine, Sources, load};
 pub use model::{
     Auth, AuthType, Authority, ClientTls, Config, Credential, Failover, FullIdentity, Host, Http,
-    LeaseConfig, LeaseStore, Listen, ListenAddress, Log, LogFormat, LogLevel, Mirror, MirrorMode, Pool,
-    PoolMode, SiteConfig, SslMode, StaticUser, Upstream,
+    LeaseConfig, LeaseStore, Listen, ListenAddress, Log, LogFormat, LogLevel, Mirror, MirrorMode, SiteConfig,
+    SslMode, StaticUser, Upstream,
 };
+pub use pool::{Pool, PoolMode, PoolTable, Rules};
 pub use problem::{ConfigErrors, Origin, Problem};
+pub use tcp::{Tcp, Tuning};
 
 /// Every environment variable that overrides a key begins so: `CLOUD_MIRROR__POOL__SIZE`.
 pub const VARIABLE_PREFIX: &str = "CLOUD_MIRROR__";

@@ -1,5 +1,7 @@
 //! The configuration itself: plain types of our own, all of them checked.
 
+use super::pool::Pool;
+use super::tcp::Tcp;
 use crate::base::{DatabaseName, MirrorName, RoleName, Secret, Site};
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ pub struct Config {
     pub cloud: Option<Upstream>,
     /// `[pool]`
     pub pool: Pool,
+    /// `[tcp]`
+    pub tcp: Tcp,
     /// `[auth]`
     pub auth: Auth,
     /// `[mirror.<name>]`, in the order of their names; empty exactly when there is no cloud.
@@ -49,6 +53,8 @@ pub struct Listen {
     pub tcp: Vec<ListenAddress>,
     /// `unix_socket_dir`: the socket in it is named after the port of the first address.
     pub unix_socket_dir: Option<PathBuf>,
+    /// `backlog`: connections that wait to be accepted.
+    pub backlog: u32,
     /// `tls`, `tls_cert`, `tls_key`
     pub tls: ClientTls,
 }
@@ -166,24 +172,6 @@ pub struct Upstream {
     pub sslrootcert: Option<PathBuf>,
     /// `unix_socket_dir`: a second way to the same server, tried first for clients.
     pub unix_socket_dir: Option<PathBuf>,
-}
-
-/// When a client's server is given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolMode {
-    /// When the client leaves.
-    Session,
-}
-
-/// `[pool]`: connections to servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    /// `mode`
-    pub mode: PoolMode,
-    /// `size`: most connections to one server; unset, the server's own limit is the limit.
-    pub size: Option<u32>,
-    /// `server_idle_timeout`: how long an unused connection is kept.
-    pub server_idle_timeout: Duration,
 }
 
 /// How clients prove who they are.

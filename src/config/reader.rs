@@ -109,6 +109,12 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// A section inside this one.
+    pub fn section(&mut self, name: &'static str) -> Option<Section<'a>> {
+        let (path, problems) = (self.key(name), self.problems);
+        self.node(name).map(|node| Section::from_node(path, node, problems))
+    }
+
     /// The node of a key, whatever it is.
     pub fn node(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);

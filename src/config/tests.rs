@@ -118,7 +118,7 @@ fn variables_override_the_file_and_options_override_both() {
     let flags = [flag("--pool-size", "pool.size", "3")];
     let config = load(&sources(Some(&text), &variables, &flags)).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!((config.pool.size, config.log.level), (Some(3), LogLevel::Debug));
-    assert_eq!(config.pool.server_idle_timeout, Duration::from_secs(60));
+    assert_eq!(config.pool.server_idle_timeout, Some(Duration::from_secs(60)));
     assert_eq!(config.listen.tcp.len(), 2);
     assert!(config.mirrors[0].replace_role_passwords);
     let tables = vec!["public.a".to_owned(), "public.b".to_owned()];
@@ -214,6 +214,48 @@ fn the_samples_are_whole_configurations() {
     assert_eq!(minimal.mirrors.len(), 1);
 }
 
+#[test]
+fn limits_and_timeouts_have_pgbouncers_names_and_meanings() {
+    let text = format!(
+        "{LOCAL}[pool]\nsize = 30\nmin_size = 2\nreserve_size = 5\nreserve_timeout = \"3s\"\nmax_client_conn = 500\n\
+         max_db_connections = 40\nserver_idle_timeout = \"0s\"\nquery_wait_notify = \"0s\"\nquery_timeout = \"1m\"\n\
+         [pool.database.shop]\nsize = 7\nmax_db_connections = 9\nmax_db_client_connections = 90\n\
+         [pool.user.app]\nmax_user_connections = 6\nquery_timeout = \"0s\"\n[tcp]\nkeepalive = false\nkeepidle = \"5s\"\n\
+         [listen]\nbacklog = 64\n"
+    );
+    let config = loaded(&text, &[("CLOUD_MIRROR__POOL__DATABASE__STOCK__SIZE", "3")]);
+    let pool = &config.pool;
+    assert_eq!((pool.size, pool.min_size, pool.reserve_size), (Some(30), 2, 5));
+    assert_eq!((pool.server_idle_timeout, pool.query_wait_notify), (None, None));
+    let rules = pool.rules(b"shop", "app");
+    assert_eq!(
+        (rules.size, rules.max_db_connections, rules.max_user_connections),
+        (Some(7), Some(9), Some(6))
+    );
+    assert_eq!((rules.max_db_client_connections, rules.query_timeout), (Some(90), None));
+    let other = pool.rules(b"other", "someone");
+    assert_eq!((other.size, other.max_db_connections), (Some(30), Some(40)));
+    assert_eq!(other.query_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(pool.rules(b"stock", "someone").size, Some(3));
+    assert_eq!((config.tcp.towards_clients().keepalive, config.listen.backlog), (None, 64));
+    let shown = config.effective();
+    for (key, value) in [
+        ("pool.max_client_conn", "500"),
+        ("pool.max_user_connections", "unlimited"),
+        ("pool.server_idle_timeout", "0s"),
+        ("pool.database.shop.max_db_connections", "9"),
+        ("pool.user.app.query_timeout", "0s"),
+        ("tcp.keepidle", "5s"),
+    ] {
+        assert_eq!(shown.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let plain = loaded(LOCAL, &[]);
+    let changes = diff(&plain, &config);
+    assert_eq!(changes.needs_restart, ["listen.backlog"]);
+    assert!(changes.live.contains(&"pool.database.shop.size".to_owned()), "{:?}", changes.live);
+    assert_eq!(plain.with_live_of(&config).pool, config.pool);
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(
@@ -223,7 +265,8 @@ proptest::proptest! {
                 "[[auth.users]]", "[mirror.a]", "[mirror]", "[lease]", "[http]", "[log]", "[failover]",
                 "url = \"postgres://a@b/c\"", "url = 3", "size = 3", "size = -1", "size = 99999999999999999999",
                 "tcp = [1, \"a:1\"]", "tcp = 1.5", "users = 1", "name = \"x\"", "local = 1", "mode = \"\"",
-                "ttl = 1979-05-27", "full_identity = [1]", "store = \"file:\"", "\"*\" = 1", "x = \"${\"", "= 1", "]",
+                "[pool.database]", "[pool.database.a]", "[pool.user.a]", "[tcp]", "keepcnt = 0", "database = 1",
+                "min_size = 4", "query_timeout = \"0s\"", "ttl = 1979-05-27", "full_identity = [1]", "store = \"file:\"", "\"*\" = 1", "x = \"${\"", "= 1", "]",
             ]),
             0..12,
         )
