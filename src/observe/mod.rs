@@ -3,11 +3,14 @@
 //! Rooms publish here; this room reaches into none of them and decides nothing. [`status`] holds
 //! the words in which the state is reported (SHOW, `/status`, `cloud-mirror status`); [`events`]
 //! keeps the last state changes for `SHOW EVENTS`; [`counters`] counts what happens to sessions;
-//! [`metrics`] writes status and counters for Prometheus, [`logs`] begins the log. [`Facts`] is where the surfaces (console,
-//! HTTP) ask for all of it; `app` answers.
+//! [`clients`] and [`links`] list who is connected; [`metrics`] writes status and counters for Prometheus,
+//! [`logs`] begins the log. [`Facts`] is where the surfaces (console, HTTP) ask for all of it; `app`
+//! answers.
 
+pub mod clients;
 pub mod counters;
 pub mod events;
+pub mod links;
 pub mod logs;
 pub mod metrics;
 pub mod status;
