@@ -15,6 +15,7 @@ use crate::lease::keeper::{Handle, Keeper};
 use crate::lease::protocol::{Rebuild, Setup};
 use crate::lease::store::FileStore;
 use crate::lease::{self, Timing};
+use crate::observe::clients::{Clients, Order};
 use crate::observe::events::{Events, Level};
 use crate::observe::{Counters, logs};
 use crate::pool::{Cancels, Pool};
@@ -35,6 +36,9 @@ const QUEUE: usize = 4096;
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// Between two looks whether all clients have left.
 const LEFT_EVERY: Duration = Duration::from_millis(20);
+
+/// How long sessions that are sent away may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running process.
 pub struct Running {
@@ -130,6 +134,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         control: runtime::Handle::current(),
         hold_timeout: ArcSwap::from_pointee(hold_timeout),
         counters,
+        clients: Clients::default(),
     });
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);
@@ -189,11 +194,24 @@ impl Running {
         let left = self.clients();
         if left > 0 {
             self.world.events.record(Level::Warn, "app.drain_timed_out", format!("clients={left}"));
+            self.send_away().await;
         }
         self.world.tell(Event::Stopping).await;
         self.world.mirrors.stop().await;
         self.tasks.shutdown().await;
         drop(self.front);
+    }
+
+    /// Ends every session that is left with 57P01, and gives its words a moment to leave.
+    async fn send_away(&self) {
+        let clients = &self.front.shared.clients;
+        for client in clients.list() {
+            client.order(Order::ShutDown);
+        }
+        let deadline = sys::now() + LAST_WORDS;
+        while clients.count() > 0 && sys::now() < deadline {
+            tokio::time::sleep(LEFT_EVERY).await;
+        }
     }
 
     fn clients(&self) -> u64 {
@@ -258,7 +276,7 @@ pub fn keeper(
     let setup = Setup {
         cluster_id: cluster_id(config),
         instance: state_dir.instance().to_owned(),
-        boot_id: boot_id(),
+        boot_id: sys::boot_id(),
         run: u64::from_ne_bytes(sys::random_bytes()),
         authority: match config.lease.authority {
             config::Authority::Internet => lease::Authority::Internet,
@@ -283,8 +301,4 @@ fn host(upstream: &config::Upstream) -> String {
         config::Host::Tcp(host) => host.clone(),
         config::Host::Unix(directory) => directory.display().to_string(),
     }
-}
-
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

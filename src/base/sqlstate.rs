@@ -39,5 +39,11 @@ pub const NOT_SUPPORTED: &str = "0A000";
 pub const NOT_IN_STATE: &str = "55000";
 /// Cancelled on request: `query_canceled`.
 pub const QUERY_CANCELED: &str = "57014";
+/// A transaction has been open for too long: `transaction_timeout`.
+pub const TRANSACTION_TIMEOUT: &str = "25P04";
+/// A transaction was left open for too long: `idle_in_transaction_session_timeout`.
+pub const IDLE_IN_TRANSACTION: &str = "25P03";
+/// A client was silent for too long: `idle_session_timeout`.
+pub const IDLE_SESSION: &str = "57P05";
 /// Our own fault: `internal_error`.
 pub const INTERNAL: &str = "XX000";

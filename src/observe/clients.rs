@@ -8,7 +8,7 @@ use crate::sys::Peer;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::SystemTime;
 
 /// What a client does.
@@ -85,6 +85,23 @@ pub struct ClientOrigin {
     pub application_name: String,
     /// Value of the start-up parameter `replication`.
     pub replication: Option<String>,
+}
+
+#[cfg(test)]
+impl ClientOrigin {
+    /// Somebody.
+    pub fn of_test() -> Self {
+        Self {
+            database: b"shop".to_vec(),
+            user: "app".to_owned(),
+            peer: Peer::Unknown,
+            local: Peer::Unknown,
+            tls: None,
+            connected_at: SystemTime::UNIX_EPOCH,
+            application_name: "psql".to_owned(),
+            replication: None,
+        }
+    }
 }
 
 /// What is known of one client. The setters are for the thread that serves it.
@@ -210,6 +227,12 @@ impl ClientFacts {
         Order::ALL.into_iter().find(|order| *order as u8 == number)
     }
 
+    /// Waits until something is wanted; for the task that serves the client, while it does not look.
+    pub async fn ordered(&self) {
+        // The task is woken by the order itself.
+        std::future::poll_fn(|_| if self.has_order() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// The task that serves the client, to be woken by an order. The first one stays.
     pub fn set_waker(&self, waker: &Waker) {
         let _ = self.waker.set(waker.clone());
@@ -295,16 +318,7 @@ mod tests {
     use super::*;
 
     fn origin(user: &str) -> ClientOrigin {
-        ClientOrigin {
-            database: b"shop".to_vec(),
-            user: user.to_owned(),
-            peer: Peer::Unknown,
-            local: Peer::Unknown,
-            tls: None,
-            connected_at: SystemTime::UNIX_EPOCH,
-            application_name: "psql".to_owned(),
-            replication: None,
-        }
+        ClientOrigin { user: user.to_owned(), ..ClientOrigin::of_test() }
     }
 
     #[test]

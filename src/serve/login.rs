@@ -4,6 +4,7 @@ use super::listen::Listener;
 use super::threads::DataThreads;
 use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, Privilege, open};
 use crate::backend::{self, Destination, Login};
+use crate::observe::clients::ClientOrigin;
 use crate::observe::{Counters, count};
 use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
 use crate::sql::console::Caller;
@@ -14,7 +15,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
@@ -173,12 +174,31 @@ impl Front {
             checkout.lease.give_back(checkout.stream);
             return;
         };
+        let entry = self.shared.clients.enter(origin(&socket, startup, &identity));
         let Ok(client) = socket.detach() else { return };
         count(&self.counters().clients_accepted);
         let Destination { site, epoch, life, .. } = destination;
         let client_in = buffered.to_vec();
-        let handover = Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life };
+        let handover =
+            Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life, entry };
         self.threads.hand_over(handover).await;
+    }
+}
+
+fn origin(socket: &Socket, startup: &Startup, identity: &Identity) -> ClientOrigin {
+    let parameter = |wanted: &[u8]| {
+        let mut found = identity.parameters.iter().filter(|(name, _)| name == wanted);
+        found.next_back().map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    };
+    ClientOrigin {
+        database: startup.database.clone(),
+        user: identity.login.user.to_string(),
+        peer: socket.peer(),
+        local: socket.local(),
+        tls: socket.tls_in_use(),
+        connected_at: SystemTime::now(),
+        application_name: parameter(b"application_name").unwrap_or_default(),
+        replication: parameter(b"replication"),
     }
 }
 

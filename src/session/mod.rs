@@ -29,6 +29,7 @@ pub use switch::{Made, NoLink, Wanted};
 
 use crate::backend::Login;
 use crate::base::{Epoch, Site, sqlstate};
+use crate::observe::clients::{ClientEntry, Clients, Order};
 use crate::observe::{Counters, count};
 use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
 use crate::route::Routes;
@@ -95,6 +96,8 @@ pub struct Shared {
     pub hold_timeout: ArcSwap<Duration>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Who is connected.
+    pub clients: Clients,
 }
 
 /// Who the client is.
@@ -129,6 +132,8 @@ pub struct Handover {
     pub epoch: Epoch,
     /// In which life of the server.
     pub life: u64,
+    /// Its place in the list of clients.
+    pub entry: ClientEntry,
 }
 
 /// See the module.
@@ -145,6 +150,7 @@ pub struct Session {
     last_site: Site,
     /// The client was told why the session ends, and its socket is shut for writing.
     has_said_last_words: bool,
+    entry: ClientEntry,
 }
 
 /// The message Terminate.
@@ -157,8 +163,10 @@ impl Session {
     /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
     /// cannot be registered.
     pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
-        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life } = handover;
-        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone());
+        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life, entry } =
+            handover;
+        let facts = entry.facts().clone();
+        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts);
         let told = checkout.lease.reported().clone();
         cancel_key.point_to(Some(checkout.lease.cancel_target()));
         relay.server_in = checkout.leftover;
@@ -179,6 +187,7 @@ impl Session {
             told,
             last_site: site,
             has_said_last_words: false,
+            entry,
         })
     }
 
@@ -187,11 +196,11 @@ impl Session {
     #[allow(clippy::manual_async_fn)]
     pub fn run(mut self) -> impl Future<Output = ()> {
         async move {
-            let registration = wake::register().await;
+            let registration = wake::register(self.entry.facts()).await;
             loop {
                 let exit = self.relay.run().await;
                 // In a box: to decide is rare and takes more room than an idle session.
-                if Box::pin(self.decide(exit)).await.is_break() {
+                if Box::pin(self.decide_or_obey(exit)).await.is_break() {
                     break;
                 }
             }
@@ -201,6 +210,32 @@ impl Session {
                 Box::pin(tell::hear_out(&mut self.relay.client)).await;
             }
         }
+    }
+
+    /// Decides, unless something is wanted of the session meanwhile: who waits for a link or for a
+    /// writer can be sent away.
+    async fn decide_or_obey(&mut self, exit: Exit) -> Flow {
+        let facts = self.entry.facts().clone();
+        tokio::select! {
+            biased;
+            () = facts.ordered() => {}
+            flow = self.decide(exit) => return flow,
+        }
+        self.obey().await
+    }
+
+    /// Somebody wants something of this session.
+    async fn obey(&mut self) -> Flow {
+        let complaint = match self.entry.facts().take_order() {
+            None => return Flow::Continue(()),
+            Some(Order::ShutDown) => tell::shutting_down(),
+            Some(Order::Kill) => tell::killed(),
+            Some(Order::QueryTimeout) => tell::query_timeout(),
+            Some(Order::TransactionTimeout) => tell::transaction_timeout(),
+            Some(Order::IdleTransactionTimeout) => tell::idle_transaction_timeout(),
+            Some(Order::ClientIdleTimeout) => tell::client_idle_timeout(),
+        };
+        self.end_with(&complaint).await
     }
 
     async fn decide(&mut self, exit: Exit) -> Flow {
@@ -231,6 +266,7 @@ impl Session {
                 Flow::Continue(())
             }
             Exit::Drained => self.end_with(&tell::shutting_down()).await,
+            Exit::Ordered => self.obey().await,
         }
     }
 

@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::memory::Memory;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
+use crate::observe::clients::ClientFacts;
 use crate::pool::Lease;
 use crate::route::Routes;
 use crate::sys::{self, Socket};
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -81,6 +83,8 @@ pub enum Exit {
     Quiet,
     /// The process is about to end, and the session is between two transactions.
     Drained,
+    /// Somebody wants something of this session ([`ClientFacts::take_order`]).
+    Ordered,
 }
 
 /// See the module.
@@ -128,11 +132,12 @@ pub struct Relay {
     /// Look at `server_in` before reading.
     pub look_at_server: bool,
     routes: Routes,
+    facts: Arc<ClientFacts>,
 }
 
 impl Relay {
     /// A relay without a link.
-    pub fn new(client: Socket, client_in: Vec<u8>, routes: Routes) -> Self {
+    pub fn new(client: Socket, client_in: Vec<u8>, routes: Routes, facts: Arc<ClientFacts>) -> Self {
         Self {
             client,
             link: None,
@@ -155,6 +160,7 @@ impl Relay {
             reported: Vec::new(),
             look_at_server: false,
             routes,
+            facts,
         }
     }
 
@@ -166,6 +172,9 @@ impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Exit> {
         if self.routes.version() != self.version {
             return Poll::Ready(Exit::RouteChanged);
+        }
+        if self.facts.has_order() {
+            return Poll::Ready(Exit::Ordered);
         }
         for _ in 0..READS_PER_POLL {
             let answered = self.poll_server(cx, scratch);
@@ -501,10 +510,10 @@ mod tests {
     use super::*;
     use crate::backend::Upstream;
     use crate::base::{Epoch, Moment};
+    use crate::observe::clients::{ClientOrigin, Clients};
     use crate::route::{Door, RouteMap};
     use crate::sys::Detached;
     use std::future::poll_fn;
-    use std::sync::Arc;
     use tokio::io::AsyncReadExt;
 
     fn routes() -> Routes {
@@ -532,7 +541,8 @@ mod tests {
         };
         let (client, mut other) = (attached(client), attached(other));
         let routes = routes();
-        let mut relay = Relay::new(client, Vec::new(), routes.clone());
+        let entry = Clients::default().enter(ClientOrigin::of_test());
+        let mut relay = Relay::new(client, Vec::new(), routes.clone(), entry.facts().clone());
         let answers = vec![b'x'; 4 << 20];
         poll_fn(|cx| Poll::Ready(relay.to_client.pass(&mut relay.client, &answers, cx))).await.unwrap();
         assert!(!relay.to_client.is_empty() && !relay.is_late());

@@ -19,6 +19,37 @@ pub fn shutting_down() -> Complaint {
     Complaint::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection because the proxy is shutting down")
 }
 
+/// An administrator wants the session to end: PostgreSQL's own words.
+pub fn killed() -> Complaint {
+    Complaint::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+/// A statement has lasted too long. Whether it took effect is not known, as with every statement that
+/// is in flight when its session ends; PostgreSQL's 57014 would say that it did not.
+pub fn query_timeout() -> Complaint {
+    Complaint::fatal(sqlstate::OUTCOME_UNKNOWN, "terminating connection due to query timeout")
+        .detail("Whether the statement, or the commit it holds, took effect is not known.")
+        .hint("See pool.query_timeout.")
+}
+
+/// A transaction has been open for too long: PostgreSQL's own words.
+pub fn transaction_timeout() -> Complaint {
+    Complaint::fatal(sqlstate::TRANSACTION_TIMEOUT, "terminating connection due to transaction timeout")
+        .hint("See pool.transaction_timeout.")
+}
+
+/// A transaction was left open for too long: PostgreSQL's own words.
+pub fn idle_transaction_timeout() -> Complaint {
+    let message = "terminating connection due to idle-in-transaction timeout";
+    Complaint::fatal(sqlstate::IDLE_IN_TRANSACTION, message).hint("See pool.idle_transaction_timeout.")
+}
+
+/// A client was silent for too long: PostgreSQL's own words.
+pub fn client_idle_timeout() -> Complaint {
+    Complaint::fatal(sqlstate::IDLE_SESSION, "terminating connection due to idle-session timeout")
+        .hint("See pool.client_idle_timeout.")
+}
+
 /// The writer was lost while a statement was in flight.
 pub fn outcome_unknown() -> Complaint {
     Complaint::fatal(sqlstate::OUTCOME_UNKNOWN, "the server was lost while a statement was in flight")

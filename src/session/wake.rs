@@ -4,6 +4,7 @@
 //! map only when somebody wakes it. One task per data thread watches the routes and wakes them
 //! all, so that a session pays nothing for it per statement.
 
+use crate::observe::clients::ClientFacts;
 use std::cell::RefCell;
 use std::task::Waker;
 
@@ -21,9 +22,10 @@ struct Sleepers {
 #[derive(Debug)]
 pub struct Registration(usize);
 
-/// Registers the current task.
-pub async fn register() -> Registration {
+/// Registers the current task, which serves this client.
+pub async fn register(facts: &ClientFacts) -> Registration {
     std::future::poll_fn(|cx| {
+        facts.set_waker(cx.waker());
         let waker = Some(cx.waker().clone());
         std::task::Poll::Ready(SLEEPERS.with_borrow_mut(|sleepers| match sleepers.free.pop() {
             Some(place) => {

@@ -99,6 +99,26 @@ impl Socket {
         }
     }
 
+    /// Which address of ours the other end has connected to.
+    pub fn local(&self) -> Peer {
+        match self.tcp() {
+            Some(tcp) => tcp.local_addr().map_or(Peer::Unknown, Peer::Tcp),
+            None => Peer::Unix { uid: None },
+        }
+    }
+
+    /// The version of TLS and the cipher, where what passes is encrypted.
+    pub fn tls_in_use(&self) -> Option<String> {
+        let common: &rustls::CommonState = match self {
+            Socket::Tcp(_) | Socket::Unix(_) => return None,
+            Socket::TlsClient(tls) => tls.get_ref().1,
+            Socket::TlsServer(tls) => tls.get_ref().1,
+        };
+        let version = common.protocol_version()?.as_str()?.replace('_', ".");
+        let suite = common.negotiated_cipher_suite()?.suite();
+        Some(format!("{version}/{}", suite.as_str().unwrap_or("unknown")))
+    }
+
     /// Whether what passes is encrypted.
     pub fn is_encrypted(&self) -> bool {
         match self {

@@ -158,6 +158,7 @@ impl Fixture {
             control: tokio::runtime::Handle::current(),
             hold_timeout: ArcSwap::from_pointee(options.hold_timeout),
             counters: Arc::new(Counters::default()),
+            clients: Default::default(),
         });
         let source = Writer {
             routes: std::sync::OnceLock::from(routes),
