@@ -3,7 +3,13 @@
 //! The ledger answers the questions on which everything else rests: is anything in flight, is a
 //! transaction open, is the session between two statements? It follows "Message Flow" of the
 //! manual: one ReadyForQuery per Query, FunctionCall and Sync; after an error in the extended
-//! protocol everything up to the next Sync is skipped; Sync is ignored while COPY reads data.
+//! protocol everything up to the next Sync is skipped.
+//!
+//! While COPY reads, Sync is ignored and any other message but data, its end and Flush is an offence
+//! that ends the COPY and is used up by it. Which messages that concerns is known when COPY has ended:
+//! until then everything stays in the queue. After some failures it is never known whether a Sync
+//! came too early: then the ledger is *uncertain* and does not call the link settled before an answer
+//! has shown where the server is.
 
 use crate::wire::message::TransactionStatus;
 use std::collections::VecDeque;
@@ -17,9 +23,11 @@ enum Waits {
     /// Query or FunctionCall number `n`: its own ReadyForQuery.
     Statement(u64),
     /// Ends an extended batch, and the skipping after an error in it, by a ReadyForQuery.
-    Sync,
-    /// CopyDone or CopyFail that was sent before CopyInResponse was seen: waits for nothing, but
-    /// what follows it is no longer ignored by COPY.
+    Sync {
+        /// COPY data was sent before it.
+        is_behind_data: bool,
+    },
+    /// CopyDone or CopyFail: waits for nothing, but what follows it is no longer ignored by COPY.
     CopyEnd,
 }
 
@@ -50,6 +58,49 @@ pub enum Settled {
     Ready(TransactionStatus),
 }
 
+/// How far into what it was sent the server had come when it raised an error, as far as the error
+/// tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// COPY had read its end: CopyFail, or a message that has no place in it.
+    CopyEnd,
+    /// COPY had read data.
+    CopyData,
+    /// The error does not tell.
+    Unknown,
+}
+
+/// Whether the queue says what the server will answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    Certain,
+    /// Some Sync at the front may have been ignored, and if so the server skips what it is sent.
+    UntilSync,
+    /// Some Sync at the front may have been ignored; what stands behind it will be executed.
+    ButForSyncs,
+    /// What came behind such a Sync may have been skipped: only that everything was answered can
+    /// still be known, if it was.
+    Lost,
+}
+
+/// COPY that reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    No,
+    /// The client has not ended it.
+    Reading,
+    /// The client has, rightly or by an offence, and the server has not answered.
+    Ended,
+}
+
+/// What ends a COPY, among what was sent.
+enum CopyEnd {
+    /// The boundary at this place.
+    At(usize),
+    /// An extended message.
+    Step,
+}
+
 /// The account of one link, from its hand-over on.
 #[derive(Debug)]
 pub struct Ledger {
@@ -62,8 +113,10 @@ pub struct Ledger {
     steps_synced: u64,
     /// The server skips everything, and no Sync that ends it has been sent.
     is_skipping: bool,
-    /// The server reads COPY data and the client has not ended it.
-    is_copying_in: bool,
+    copying: Copying,
+    /// COPY data was sent that no end has followed yet.
+    has_sent_data: bool,
+    certainty: Certainty,
     /// CopyBoth: nothing is counted any more.
     is_streaming: bool,
 }
@@ -78,7 +131,9 @@ impl Default for Ledger {
             steps_done: 0,
             steps_synced: 0,
             is_skipping: false,
-            is_copying_in: false,
+            copying: Copying::No,
+            has_sent_data: false,
+            certainty: Certainty::Certain,
             is_streaming: false,
         }
     }
@@ -95,7 +150,7 @@ impl Ledger {
         self.queue.is_empty()
             && self.steps_sent == self.steps_synced
             && !self.is_skipping
-            && !self.is_copying_in
+            && self.copying == Copying::No
             && !self.is_streaming
     }
 
@@ -106,7 +161,8 @@ impl Ledger {
 
     /// Whether extended messages were sent after the last Sync.
     pub fn is_in_batch(&self) -> bool {
-        let synced = self.queue.back().map_or(self.steps_synced, |b| b.steps_before);
+        let ends = |b: &&Boundary| b.waits != Waits::CopyEnd;
+        let synced = self.queue.iter().rev().find(ends).map_or(self.steps_synced, |b| b.steps_before);
         self.is_skipping || self.steps_sent > synced
     }
 
@@ -114,18 +170,24 @@ impl Ledger {
     pub fn is_quiet(&self) -> bool {
         self.queue.is_empty()
             && self.steps_done == self.steps_sent
-            && !self.is_copying_in
+            && self.copying == Copying::No
             && !self.is_streaming
     }
 
-    /// Whether COPY data passes, or the replication stream: there is no place for an answer of ours.
-    pub fn is_copying(&self) -> bool {
-        self.is_copying_in || self.is_streaming
+    /// Whether COPY data passes, or the replication stream, or it is not certain where the server is:
+    /// there is no place for an answer of ours.
+    pub fn has_no_place(&self) -> bool {
+        self.copying == Copying::Reading || self.is_streaming || self.is_uncertain()
     }
 
-    /// Whether the server would look at a command that is sent now.
+    /// Whether the server would look at a command that is sent now, at a place that is known.
     pub fn takes_commands(&self) -> bool {
-        !self.is_copying() && !self.is_skipping
+        !self.has_no_place() && !self.is_skipping
+    }
+
+    /// Whether answers cannot be told apart until the server has given more of them.
+    pub fn is_uncertain(&self) -> bool {
+        self.certainty != Certainty::Certain
     }
 
     /// Whether the server skips everything until a Sync that has not been sent.
@@ -133,35 +195,52 @@ impl Ledger {
         self.is_skipping
     }
 
+    /// Whether an error that comes now may have ended a COPY: then its [`Reach`] matters.
+    pub fn awaits_copy(&self) -> bool {
+        self.copying != Copying::No
+    }
+
     /// The client sent a message of type `tag`. Returns its number where it has one: of the
     /// extended message, or of the Query or FunctionCall.
     pub fn on_client(&mut self, tag: u8) -> u64 {
+        if self.certainty == Certainty::UntilSync {
+            self.certainty = match tag {
+                b'S' => Certainty::ButForSyncs,
+                b'H' | b'd' | b'c' | b'f' => Certainty::UntilSync,
+                _ => Certainty::Lost,
+            };
+        }
         match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' => {
                 self.steps_sent += 1;
+                self.end_reading();
                 if self.is_skipping {
                     self.steps_done = self.steps_sent;
                 }
                 self.steps_sent
             }
-            b'S' if self.is_copying_in => 0,
             b'S' => {
                 self.is_skipping = false;
-                self.push(Waits::Sync);
+                self.push(Waits::Sync { is_behind_data: self.has_sent_data });
                 0
             }
             b'Q' | b'F' if self.is_skipping => 0,
             b'Q' | b'F' => {
+                self.end_reading();
                 self.statements_sent += 1;
                 self.push(Waits::Statement(self.statements_sent));
                 self.statements_sent
             }
-            b'c' | b'f' if self.is_copying_in => {
-                self.is_copying_in = false;
+            b'd' => {
+                self.has_sent_data = true;
                 0
             }
-            b'c' | b'f' if !self.is_skipping && (!self.queue.is_empty() || self.is_in_batch()) => {
-                self.push(Waits::CopyEnd);
+            b'c' | b'f' => {
+                self.end_reading();
+                self.has_sent_data = false;
+                if !self.is_skipping && (!self.queue.is_empty() || self.is_in_batch()) {
+                    self.push(Waits::CopyEnd);
+                }
                 0
             }
             _ => 0,
@@ -171,52 +250,44 @@ impl Ledger {
     /// The server sent a message of type `tag`; `status` is the byte of a ReadyForQuery.
     pub fn on_server(&mut self, tag: u8, status: Option<u8>) -> Settled {
         match tag {
+            b'Z' => self.on_ready(status),
+            _ if self.certainty == Certainty::Lost => Settled::Nothing,
             b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b'I' | b's' => self.on_completion(tag),
-            b'E' => self.on_error(),
+            b'E' => self.on_error(Reach::Unknown),
             b'G' => {
-                self.on_copy_in();
+                self.pass_unanswered();
+                let is_ended = self.copy_end().is_some();
+                self.copying = if is_ended { Copying::Ended } else { Copying::Reading };
                 Settled::Nothing
             }
             b'W' => {
+                self.pass_unanswered();
                 self.is_streaming = true;
                 Settled::Nothing
             }
-            b'Z' => self.on_ready(status),
+            b'H' | b'V' => {
+                self.pass_unanswered();
+                Settled::Nothing
+            }
             _ => Settled::Nothing,
         }
     }
 
-    fn push(&mut self, waits: Waits) {
-        self.queue.push_back(Boundary { waits, steps_before: self.steps_sent });
-    }
-
-    /// The steps that come before whatever the server works at next.
-    fn steps_due(&self) -> u64 {
-        self.queue.front().map_or(self.steps_sent, |b| b.steps_before)
-    }
-
-    fn on_completion(&mut self, tag: u8) -> Settled {
-        self.drop_copy_ends();
-        if self.steps_done < self.steps_due() {
-            self.steps_done += 1;
-            return Settled::Step(self.steps_done);
+    /// The server sent an error.
+    pub fn on_error(&mut self, reach: Reach) -> Settled {
+        if self.certainty == Certainty::Lost {
+            return Settled::Nothing;
         }
-        match self.queue.front() {
-            Some(Boundary { waits: Waits::Statement(n), .. }) if tag == b'C' => Settled::Command(*n),
-            _ => Settled::Nothing,
-        }
-    }
-
-    fn on_error(&mut self) -> Settled {
-        self.is_copying_in = false;
+        self.pass_unanswered();
         let after = self.steps_done;
-        let in_statement = self.steps_done == self.steps_due()
-            && matches!(self.queue.front(), Some(Boundary { waits: Waits::Statement(_), .. }));
-        if in_statement {
-            return Settled::Failed { after, through: after };
+        if std::mem::replace(&mut self.copying, Copying::No) != Copying::No {
+            self.settle_failed_copy(reach);
+        }
+        if self.is_in_statement() {
+            return Settled::Failed { after, through: self.steps_done };
         }
         while let Some(front) = self.queue.front() {
-            if front.waits == Waits::Sync {
+            if let Waits::Sync { .. } = front.waits {
                 self.steps_done = front.steps_before;
                 return Settled::Failed { after, through: self.steps_done };
             }
@@ -227,52 +298,160 @@ impl Ledger {
         Settled::Failed { after, through: self.steps_done }
     }
 
-    /// COPY reads from here on: Syncs that were sent behind it and before its end are ignored by
-    /// the server ("COPY Operations").
-    fn on_copy_in(&mut self) {
-        let statement = usize::from(matches!(
-            self.queue.front(),
-            Some(Boundary { waits: Waits::Statement(_), steps_before }) if *steps_before == self.steps_done
-        ));
-        while let Some(next) = self.queue.get(statement) {
-            match next.waits {
-                Waits::Sync => {
-                    self.queue.remove(statement);
-                }
-                Waits::CopyEnd => {
-                    self.queue.remove(statement);
-                    return;
-                }
-                Waits::Statement(_) => break,
+    fn push(&mut self, waits: Waits) {
+        self.queue.push_back(Boundary { waits, steps_before: self.steps_sent });
+    }
+
+    fn end_reading(&mut self) {
+        if self.copying == Copying::Reading {
+            self.copying = Copying::Ended;
+        }
+    }
+
+    /// The steps that come before whatever the server works at next.
+    fn steps_due(&self) -> u64 {
+        self.queue.front().map_or(self.steps_sent, |b| b.steps_before)
+    }
+
+    /// Whether the server works at a Query or FunctionCall.
+    fn is_in_statement(&self) -> bool {
+        self.steps_done == self.steps_due()
+            && matches!(self.queue.front(), Some(Boundary { waits: Waits::Statement(_), .. }))
+    }
+
+    fn on_completion(&mut self, tag: u8) -> Settled {
+        self.pass_unanswered();
+        if tag == b'C' && std::mem::replace(&mut self.copying, Copying::No) != Copying::No {
+            // It has read its end, and ignored every Sync before.
+            if let Some(CopyEnd::At(end)) = self.copy_end() {
+                self.queue.drain(self.copy_starts_at().0..=end);
             }
         }
-        self.is_copying_in = true;
+        if self.steps_done < self.steps_due() {
+            self.steps_done += 1;
+            return Settled::Step(self.steps_done);
+        }
+        match self.queue.front() {
+            Some(Boundary { waits: Waits::Statement(n), .. }) if tag == b'C' => Settled::Command(*n),
+            _ => Settled::Nothing,
+        }
+    }
+
+    /// Where in the queue stands what was sent behind the statement that copies, and the number of
+    /// the last extended message up to that statement.
+    fn copy_starts_at(&self) -> (usize, u64) {
+        if self.is_in_statement() { (1, self.steps_done) } else { (0, self.steps_done + 1) }
+    }
+
+    /// What ends the COPY that the server works at, of what was sent so far ("COPY Operations").
+    fn copy_end(&self) -> Option<CopyEnd> {
+        let (start, steps) = self.copy_starts_at();
+        for (index, boundary) in self.queue.iter().enumerate().skip(start) {
+            if boundary.steps_before > steps {
+                return Some(CopyEnd::Step);
+            }
+            match boundary.waits {
+                Waits::Sync { .. } => {}
+                Waits::CopyEnd | Waits::Statement(_) => return Some(CopyEnd::At(index)),
+            }
+        }
+        (self.steps_sent > steps).then_some(CopyEnd::Step)
+    }
+
+    /// Takes out of the queue what the failed COPY has used up.
+    fn settle_failed_copy(&mut self, reach: Reach) {
+        let (start, steps) = self.copy_starts_at();
+        let end = self.copy_end();
+        let end_at = match end {
+            Some(CopyEnd::At(index)) => index,
+            Some(CopyEnd::Step) | None => {
+                let is_behind = |b: &Boundary| b.steps_before > steps;
+                self.queue.iter().position(is_behind).unwrap_or(self.queue.len()).max(start)
+            }
+        };
+        match (reach, end) {
+            (Reach::CopyEnd, Some(CopyEnd::At(_))) => {
+                self.queue.drain(start..=end_at);
+            }
+            (Reach::CopyEnd, Some(CopyEnd::Step)) => {
+                self.queue.drain(start..end_at);
+                if start == 1 {
+                    // What comes behind the message is executed, but not the message.
+                    self.steps_done += 1;
+                    self.queue[0].steps_before = self.steps_done;
+                }
+            }
+            (Reach::CopyData, _) => {
+                let ignored = |b: &&Boundary| b.waits == Waits::Sync { is_behind_data: false };
+                let ignored = self.queue.range(start..end_at).take_while(ignored).count();
+                self.queue.drain(start..start + ignored);
+                self.doubt(start, end_at - ignored);
+            }
+            (Reach::CopyEnd, None) | (Reach::Unknown, _) => self.doubt(start, end_at),
+        }
+    }
+
+    /// The Syncs from `start` to `end` in the queue may have been ignored, or not.
+    fn doubt(&mut self, start: usize, end: usize) {
+        if start == end {
+            return;
+        }
+        let steps = self.queue[start].steps_before;
+        let mut behind = self.queue.range(end..).skip_while(|b| b.waits == Waits::CopyEnd);
+        self.certainty = match behind.next() {
+            // Behind a failed Query nothing is skipped.
+            _ if start == 1 => Certainty::ButForSyncs,
+            Some(Boundary { waits: Waits::Sync { .. }, steps_before }) if *steps_before == steps => {
+                Certainty::ButForSyncs
+            }
+            None if self.steps_sent == steps => Certainty::UntilSync,
+            Some(_) | None => Certainty::Lost,
+        };
     }
 
     fn on_ready(&mut self, status: Option<u8>) -> Settled {
         self.drop_copy_ends();
+        // While lost, every answer that may still come counts.
         match self.queue.pop_front() {
             Some(front) => {
                 self.steps_done = self.steps_done.max(front.steps_before);
                 self.steps_synced = front.steps_before;
             }
-            // More answers than questions, after an offence against the protocol in the middle of
-            // COPY: what was sent is over.
+            // More answers than questions: what was sent is over.
             None => {
                 self.steps_done = self.steps_sent;
                 self.steps_synced = self.steps_sent;
                 self.is_skipping = false;
             }
         }
-        self.is_copying_in = false;
+        self.copying = Copying::No;
         self.is_streaming = false;
         self.drop_copy_ends();
-        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
-            self.queue = VecDeque::new();
+        if self.queue.is_empty() {
+            if self.steps_sent == self.steps_synced {
+                self.certainty = Certainty::Certain;
+            }
+            self.has_sent_data &= self.steps_sent > self.steps_synced;
+            if self.queue.capacity() > KEPT_CAPACITY {
+                self.queue = VecDeque::new();
+            }
         }
         // A status that cannot be is answered by staying careful: not idle.
         self.status = status.and_then(TransactionStatus::from_byte).unwrap_or(TransactionStatus::Failed);
         Settled::Ready(self.status)
+    }
+
+    /// An answer to something behind them shows that these Syncs were ignored.
+    fn pass_unanswered(&mut self) {
+        self.drop_copy_ends();
+        while self.certainty == Certainty::ButForSyncs
+            && let Some(Boundary { waits: Waits::Sync { .. } | Waits::CopyEnd, steps_before }) =
+                self.queue.front()
+            && self.steps_done >= *steps_before
+        {
+            self.steps_synced = *steps_before;
+            self.queue.pop_front();
+        }
     }
 
     /// A CopyEnd at the front had no COPY to end.
@@ -287,114 +466,5 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Plays a conversation: `>X` the client sends X, `<X` the server does; ReadyForQuery is
-    /// written as its status, `<i`, `<t` or `<e`.
-    fn play(script: &str) -> Ledger {
-        let mut ledger = Ledger::default();
-        for word in script.split_whitespace() {
-            let (from, what) = word.split_at(1);
-            for tag in what.bytes() {
-                match (from, tag) {
-                    (">", _) => {
-                        ledger.on_client(tag);
-                    }
-                    (_, b'i' | b't' | b'e') => {
-                        ledger.on_server(b'Z', Some(tag.to_ascii_uppercase()));
-                    }
-                    _ => {
-                        ledger.on_server(tag, None);
-                    }
-                }
-            }
-        }
-        ledger
-    }
-
-    #[test]
-    fn every_conversation_ends_clean() {
-        for script in [
-            ">Q <TDDCi",
-            ">Q <Ii",
-            ">QQQ <CiCiCi",
-            ">PBDES <12TDCi",
-            ">PDS <1tTi >BES <2DCi",
-            ">PBDESPBDES <12TDCi12TDCi",
-            ">PBDES <1Ei",
-            ">PBDESPBDES <1Ei12nCi",
-            ">PBEH <12C >S <i",
-            ">PBEH <1E >PBE >S <i",
-            // A Query behind an extended error is skipped with the rest, up to the Sync.
-            ">PBEQS <1Ei",
-            ">PBEQ <12CCi",
-            ">PBE <1E >Q >S <i",
-            // The Sync of an extended COPY is ignored by the server, the one after CopyDone is not.
-            ">PBDES <12nG >dddcS <Ci",
-            ">PBDES <12nG >dddS >cS <Ci",
-            ">Q <G >ddc <Ci",
-            ">Q <G >ddf <Ei",
-            ">QddcQ <GCiCi",
-            ">PBEddcS <12GCi",
-            // COPY that fails before the client has ended it.
-            ">Q <GE >dd <i >c",
-            ">PBES <12G >dd <E >dc >S <i",
-            // An error at the Sync itself: a deferred constraint.
-            ">PBES <12CEi",
-            ">F <Vi",
-            ">PBES <12si >CS <3i",
-            // Replication: both sides end the stream, and the connection takes commands again.
-            ">Q <W >dd <d >c <cCi >Q <TDCi",
-            // A batch in the middle of COPY is an error, and the server skips to its Sync.
-            ">PBESPBES <12GEi",
-        ] {
-            let ledger = play(script);
-            assert!(ledger.is_clean(), "{script}: {ledger:?}");
-            assert!(ledger.is_quiet(), "{script}: {ledger:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_in_flight_is_seen() {
-        for script in
-            [">Q", ">Q <TDDC", ">P", ">PBES <12C", ">PBE <12C", ">Q <G", ">PBE <1E", ">Q <W", ">QQ <Ci"]
-        {
-            assert!(!play(script).is_settled(), "{script}");
-        }
-    }
-
-    #[test]
-    fn a_transaction_keeps_the_link_from_being_clean() {
-        assert!(play(">Q <Ct").is_settled());
-        assert!(!play(">Q <Ct").is_clean());
-        assert_eq!(play(">Q <Ct >Q <Ee").status(), TransactionStatus::Failed);
-        assert!(play(">Q <Ct >Q <Ee >Q <Ci").is_clean());
-    }
-
-    #[test]
-    fn a_batch_without_sync_is_open_and_quiet_once_answered() {
-        let ledger = play(">PBEH <12C");
-        assert!(ledger.is_in_batch() && ledger.is_quiet() && !ledger.is_settled());
-        let ledger = play(">PBEH <1E");
-        assert!(ledger.is_in_batch() && ledger.is_skipping());
-        assert!(!play(">PBES").is_in_batch());
-    }
-
-    #[test]
-    fn steps_are_numbered_so_that_answers_find_their_message() {
-        let mut ledger = Ledger::default();
-        assert_eq!(ledger.on_client(b'P'), 1);
-        assert_eq!(ledger.on_client(b'B'), 2);
-        ledger.on_client(b'S');
-        assert_eq!(ledger.on_client(b'P'), 3);
-        ledger.on_client(b'S');
-        assert_eq!(ledger.on_server(b'1', None), Settled::Step(1));
-        assert_eq!(ledger.on_server(b'E', None), Settled::Failed { after: 1, through: 2 });
-        assert_eq!(ledger.on_server(b'Z', Some(b'I')), Settled::Ready(TransactionStatus::Idle));
-        assert_eq!(ledger.on_server(b'1', None), Settled::Step(3));
-        assert_eq!(ledger.on_client(b'Q'), 1);
-        ledger.on_server(b'Z', Some(b'I'));
-        assert_eq!(ledger.on_server(b'C', None), Settled::Command(1));
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

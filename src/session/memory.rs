@@ -207,6 +207,11 @@ impl Memory {
         self.steps.retain(|(step, _)| *step <= after || *step > through);
     }
 
+    /// Which answers are still to come is not certain, and therefore not what they are about.
+    pub fn on_uncertain(&mut self) {
+        self.tie_by(Tie::UnseenChange);
+    }
+
     /// The link is gone, and with it what was under way: a transaction that had not been committed,
     /// and the numbers of what was sent.
     pub fn on_link_lost(&mut self) {

@@ -235,7 +235,7 @@ impl Relay {
             }
         }
         // While COPY reads, nothing of the client's is for us: its messages are looked at again.
-        if self.stop_when_quiet && (self.is_quiet() || self.ledger.is_copying()) {
+        if self.stop_when_quiet && (self.is_quiet() || self.ledger.has_no_place()) {
             return Poll::Ready(Some(Exit::Quiet));
         }
         if self.is_draining && self.ledger.is_clean() && self.client_walk.is_between_messages() {

@@ -4,7 +4,7 @@
 //! in one piece, and why it stopped. Bodies are looked at only where the first word of a statement
 //! or an answer matters; a message longer than the buffer streams through.
 
-use super::ledger::{Ledger, Settled};
+use super::ledger::{Ledger, Reach, Settled};
 use super::memory::Memory;
 use super::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::sql::admin::{self, Place};
@@ -109,7 +109,7 @@ impl ClientWalk {
         memory: &mut Memory,
     ) -> Option<Stop> {
         let is_whole = frame.len() == total;
-        let is_shown = self.has_local && !self.pass_next && !ledger.is_copying();
+        let is_shown = self.has_local && !self.pass_next && !ledger.has_no_place();
         match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
                 return Some(Stop::Partial);
@@ -249,6 +249,19 @@ fn ends_the_session(report: &Report) -> bool {
         }
 }
 
+/// What an error says about the COPY that it ended. Routine and context are the same in every
+/// language but for the words behind `COPY`.
+fn reach_of(report: &Report) -> Reach {
+    let is_about_rows = || report.field(b'W').lines().any(|line| line.starts_with("COPY "));
+    match report.code().as_ref() {
+        "57014" | "08P01" if report.routine() == "CopyGetData" => Reach::CopyEnd,
+        // A cancel may come while COPY still waits for its first data.
+        "57014" => Reach::Unknown,
+        _ if is_about_rows() => Reach::CopyData,
+        _ => Reach::Unknown,
+    }
+}
+
 /// Whether the body of a Query is a command of ours.
 pub fn is_ours_query(body: &[u8]) -> bool {
     is_ours(text_of(body))
@@ -369,15 +382,24 @@ impl ServerWalk {
                 if !is_whole && total <= REPORT_MAX {
                     return Some(Stop::Partial);
                 }
+                let mut reach = Reach::Unknown;
                 if is_whole {
                     let report = Report::new(Bytes::copy_from_slice(&frame[HEADER..]));
                     if ends_the_session(&report) {
                         return Some(Stop::Lost { total });
                     }
                     self.has_passed_fatal |= matches!(report.severity().as_ref(), "FATAL" | "PANIC");
+                    if tag == b'E' && ledger.awaits_copy() {
+                        reach = reach_of(&report);
+                    }
                 }
-                if let Settled::Failed { after, through } = ledger.on_server(tag, None) {
+                if tag == b'E'
+                    && let Settled::Failed { after, through } = ledger.on_error(reach)
+                {
                     memory.on_failed(after, through);
+                }
+                if tag == b'E' && ledger.is_uncertain() {
+                    memory.on_uncertain();
                 }
             }
             b'S' => {
