@@ -30,7 +30,7 @@ impl Server {
             upstream,
             login: ArcSwap::from_pointee(login),
             is_up: AtomicBool::new(false),
-            returned: watch::Sender::new(Return::Absent("not looked at".to_owned())),
+            returned: watch::Sender::new(Return::unseen()),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::app::mirrors::Entry;
 use crate::app::server::Server;
 use crate::app::world::World;
+use crate::backend::Party;
 use crate::backend::control::ControlError;
 use crate::base::sqlstate::CANNOT_CONNECT_NOW;
 use crate::base::{DatabaseName, Epoch, Lsn, Moment, OpId, Site};
@@ -10,6 +11,7 @@ use crate::failover::controller::{ClaimOutcome, Event, FenceOutcome, ProbeOutcom
 use crate::failover::effects::{self, Return};
 use crate::health;
 use crate::observe::events::Level;
+use futures_util::future::join_all;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use tokio::task::JoinHandle;
 const STEP: Duration = Duration::from_secs(10);
 /// How long the fence of one database may take.
 const FENCE: Duration = Duration::from_secs(3);
-/// How many mirrors are promoted at the same time.
+/// How many databases are fenced, or mirrors promoted, at the same time.
 const AT_ONCE: usize = 8;
 /// Between two looks at a mirror that catches up with a source that has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -89,25 +91,38 @@ async fn fence_all(world: &World, site: Site, epoch: Epoch) -> FenceOutcome {
     let Some(server) = world.server(site) else {
         return FenceOutcome::Failed { why: format!("there is no {site} server") };
     };
-    for database in world.databases(site) {
-        match effects::fence(&server.party_at(&database), epoch, FENCE).await {
-            Ok(fenced) => {
-                let detail = format!(
-                    "site={site} database={database} epoch={epoch} terminated={} took_ms={} workers={:?} prepared={:?}",
-                    fenced.terminated,
-                    fenced.took.as_millis(),
-                    fenced.workers,
-                    fenced.prepared
-                );
-                world.events.record(Level::Info, "failover.fenced", detail);
-            }
-            Err(effects::Error::Connect(error)) if error.is_no_database() => {
-                missing(world, site, &database);
-            }
-            Err(error) => return fence_failed(error),
+    let databases = world.databases(site);
+    let fence = async |database: &DatabaseName| fence_one(world, &server.party_at(database), epoch).await;
+    for some in databases.chunks(AT_ONCE) {
+        // Each goes to its end: a door that is half shut is of no use to anybody.
+        let outcomes = join_all(some.iter().map(fence)).await;
+        if let Some(failed) = outcomes.into_iter().find(|outcome| *outcome != FenceOutcome::Done) {
+            return failed;
         }
     }
     FenceOutcome::Done
+}
+
+async fn fence_one(world: &World, party: &Party, epoch: Epoch) -> FenceOutcome {
+    let (site, database) = (party.site, &party.database);
+    match effects::fence(party, epoch, FENCE).await {
+        Ok(fenced) => {
+            let detail = format!(
+                "site={site} database={database} epoch={epoch} terminated={} took_ms={} workers={:?} prepared={:?}",
+                fenced.terminated,
+                fenced.took.as_millis(),
+                fenced.workers,
+                fenced.prepared
+            );
+            world.events.record(Level::Info, "failover.fenced", detail);
+            FenceOutcome::Done
+        }
+        Err(effects::Error::Connect(error)) if error.is_no_database() => {
+            missing(world, site, database);
+            FenceOutcome::Done
+        }
+        Err(error) => fence_failed(error),
+    }
 }
 
 /// Nobody can write to a database that is not there, and those that are must not wait for it.
@@ -186,7 +201,7 @@ async fn promote_all(world: &World, epoch: Epoch) -> Result<(), String> {
     };
     for some in entries.chunks(AT_ONCE) {
         // Each goes to its end: what is promoted need not be promoted again.
-        let promoted = futures_util::future::join_all(some.iter().map(promote)).await;
+        let promoted = join_all(some.iter().map(promote)).await;
         promoted.into_iter().collect::<Result<(), String>>()?;
     }
     Ok(())
@@ -239,17 +254,19 @@ impl Watch {
         let world = world.clone();
         let returned = server.returned.clone();
         let task = tokio::spawn(async move {
-            let watches = world.databases(site).into_iter().map(|database| {
-                let world = world.clone();
-                let (epochs, returned) = (epochs.clone(), returned.clone());
+            let databases = world.databases(site);
+            let each: Vec<_> = databases.iter().map(|_| watch::Sender::new(Return::unseen())).collect();
+            let watches = databases.iter().zip(&each).map(|(database, state)| {
+                let (world, epochs, state) = (&world, epochs.clone(), state.clone());
                 async move {
                     let Some(server) = world.server(site) else { return };
-                    let party = server.party_at(&database);
-                    effects::watch_return(party, epochs, world.events.clone(), returned).await;
+                    let party = server.party_at(database);
+                    effects::watch_return(party, epochs, world.events.clone(), state).await;
                 }
             });
+            let gathering = each.iter().map(|state| gather(state.subscribe(), &each, &returned));
             let telling = tell_returns(world.clone(), site, returned.subscribe());
-            tokio::join!(futures_util::future::join_all(watches), telling);
+            tokio::join!(join_all(watches), join_all(gathering), telling);
         });
         Some(Self { epoch, task })
     }
@@ -263,6 +280,18 @@ impl Watch {
     pub fn end(self) -> JoinHandle<()> {
         self.task.abort();
         self.task
+    }
+}
+
+/// What became of the server is the worst of what became of its databases.
+async fn gather(
+    mut one: watch::Receiver<Return>,
+    each: &[watch::Sender<Return>],
+    all: &watch::Sender<Return>,
+) {
+    while one.changed().await.is_ok() {
+        let worst = Return::worst(each.iter().map(|state| state.borrow().clone()));
+        all.send_if_modified(|last| std::mem::replace(last, worst.clone()) != worst);
     }
 }
 

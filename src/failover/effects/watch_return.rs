@@ -56,6 +56,31 @@ pub struct Returned {
 }
 
 impl Return {
+    /// Nobody has looked yet.
+    pub fn unseen() -> Self {
+        Return::Absent("not looked at".to_owned())
+    }
+
+    /// What to say of a server whose databases are in these states: open before absent before
+    /// fenced. Fenced databases count together.
+    pub fn worst(states: impl IntoIterator<Item = Return>) -> Self {
+        let together = states.into_iter().reduce(|a, b| match (a, b) {
+            (open @ Return::Open(_), _) | (_, open @ Return::Open(_)) => open,
+            (absent @ Return::Absent(_), _) | (_, absent @ Return::Absent(_)) => absent,
+            (Return::Fenced(mut all), Return::Fenced(one)) => {
+                all.fenced.terminated += one.fenced.terminated;
+                all.fenced.epoch = all.fenced.epoch.min(one.fenced.epoch);
+                // Both count the whole server's.
+                all.transactions_at_most = match (all.transactions_at_most, one.transactions_at_most) {
+                    (Some(a), Some(b)) => Some(a.max(b)),
+                    _ => None,
+                };
+                Return::Fenced(all)
+            }
+        });
+        together.unwrap_or_else(Return::unseen)
+    }
+
     /// What a person has to do, for the status.
     pub fn needs(&self) -> Option<String> {
         match self {
@@ -213,4 +238,36 @@ fn tell(status: &watch::Sender<Return>, now: Return) -> bool {
         }
         is_new
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fenced(terminated: usize, transactions_at_most: Option<u64>) -> Return {
+        let fenced = Fenced {
+            epoch: Epoch(2),
+            terminated,
+            sessions: Vec::new(),
+            turned_away: 0,
+            superusers: Vec::new(),
+            replication_roles: Vec::new(),
+            workers: Vec::new(),
+            prepared: Vec::new(),
+            took: Duration::ZERO,
+        };
+        Return::Fenced(Returned { fenced, transactions_at_most })
+    }
+
+    #[test]
+    fn a_server_is_as_safe_as_its_worst_database() {
+        let open = Return::Open("no privilege".to_owned());
+        let absent = Return::Absent("refused".to_owned());
+        assert_eq!(Return::worst([fenced(0, None), absent.clone(), open.clone()]), open);
+        assert_eq!(Return::worst([open.clone(), fenced(0, None)]), open);
+        assert_eq!(Return::worst([absent.clone(), fenced(0, None)]), absent);
+        assert_eq!(Return::worst([fenced(1, Some(7)), fenced(2, Some(9))]), fenced(3, Some(9)));
+        assert_eq!(Return::worst([fenced(1, Some(7)), fenced(2, None)]), fenced(3, None));
+        assert_eq!(Return::worst([]), Return::unseen());
+    }
 }
