@@ -212,6 +212,8 @@ fn status_of(kept: &Kept) -> MirrorStatus {
         status.state = MirrorState::Promoted;
         status.lag_ms = None;
         status.lag_bytes = None;
+        // They were about following, which is over.
+        status.warnings.clear();
     } else if kept.work.is_none() {
         status.state = MirrorState::Disconnected { reason: "the mirror is not running".to_owned() };
     }

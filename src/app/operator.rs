@@ -9,6 +9,7 @@ use crate::config::FullIdentity;
 use crate::failover::controller::{Event, Insistence};
 use crate::failover::effects::Return;
 use crate::lease;
+use crate::observe::events::Level;
 use crate::observe::status::{MirrorState, Status, UpstreamStatus};
 use crate::observe::{Counters, Facts, events};
 use crate::replicate::bootstrap;
@@ -92,8 +93,8 @@ impl Desk {
         Err(ConsoleError::new(sqlstate::DUPLICATE_OBJECT, message))
     }
 
-    /// Makes the mirror's database in the cloud where it is missing.
-    async fn make_target(&self, target: &DatabaseName) -> Result<(), ConsoleError> {
+    /// Makes the mirror's database in the cloud where it is missing; says whether it was.
+    async fn make_target(&self, target: &DatabaseName) -> Result<Target, ConsoleError> {
         let Some(cloud) = &self.0.cloud else {
             let message = "there is no upstream cloud";
             return Err(ConsoleError::new(sqlstate::NOT_IN_STATE, message)
@@ -109,7 +110,7 @@ impl Desk {
         let failed = |error: tokio_postgres::Error| unreached(describe(&error));
         let exists = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1";
         if client.query_opt(exists, &[&target.as_str()]).await.map_err(failed)?.is_some() {
-            return Ok(());
+            return Ok(Target::Found);
         }
         let create = format!("CREATE DATABASE {} TEMPLATE template0", quote_ident(target.as_str()));
         client.batch_execute(&create).await.map_err(|error| {
@@ -119,8 +120,33 @@ impl Desk {
             )
             .with_detail(format!("{}.", describe(&error)))
             .with_hint("Create it there yourself, empty and owned by the login of [upstream.cloud].")
-        })
+        })?;
+        Ok(Target::Made)
     }
+
+    /// Takes away a database that was made a moment ago for nothing. Where that fails an empty
+    /// database is left, which the next attempt uses.
+    async fn drop_target(&self, target: &DatabaseName) {
+        let Some(cloud) = &self.0.cloud else { return };
+        let drop = format!("DROP DATABASE IF EXISTS {}", quote_ident(target.as_str()));
+        let dropped = match cloud.party().control("cloud-mirror drop", PATIENCE).await {
+            Ok(client) => client.batch_execute(&drop).await.map_err(|error| describe(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = dropped {
+            let detail = format!("database={target}: it was made for a mirror and stays, empty: {error}");
+            self.0.events.record(Level::Warn, "mirror.target_left", detail);
+        }
+    }
+}
+
+/// Where a mirror's database comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// It was there.
+    Found,
+    /// It was made.
+    Made,
 }
 
 #[async_trait]
@@ -153,9 +179,12 @@ impl Operator for Desk {
             },
         };
         drop(config);
-        self.make_target(&entry.target).await?;
+        let made = self.make_target(&entry.target).await?;
         let spec = entry.spec(world).expect("the target was made there");
         if let Err(problems) = bootstrap::preflight(&spec).await {
+            if made == Target::Made {
+                self.drop_target(&entry.target).await;
+            }
             let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let message = format!("database \"{}\" cannot be mirrored yet", entry.source);
             return Err(ConsoleError::new(sqlstate::NOT_IN_STATE, message).with_detail(list.join("\n")));

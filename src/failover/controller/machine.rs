@@ -9,6 +9,9 @@ use crate::lease::{Held, Phase};
 use crate::observe::events::Level;
 use std::time::Duration;
 
+/// What clients hear while the lease is asked for: its store answers late, wrongly or not at all.
+const WITHOUT_LEASE: &str = "the lease has not been taken: its store does not answer as it should";
+
 /// See the [module](super).
 #[derive(Debug, Clone)]
 pub struct Controller {
@@ -219,7 +222,7 @@ impl Controller {
         let (state, writer, why) = match &self.state {
             State::New => ("starting", None, None),
             State::Starting(start) => ("starting", None, start.why.clone()),
-            State::Taking { site, .. } => ("taking_lease", Some(*site), None),
+            State::Taking { site, .. } => ("taking_lease", Some(*site), Some(WITHOUT_LEASE.to_owned())),
             State::Claiming { site, .. } => ("claiming", Some(*site), None),
             State::Steady { writer: Site::Local, .. } => ("steady", Some(Site::Local), None),
             State::Steady { writer: Site::Cloud, .. } => ("switched_to_cloud", Some(Site::Cloud), None),
