@@ -156,18 +156,15 @@ pub async fn local(
         // Before anything is made there.
         looked?;
     }
-    let party = match control_role::ensure(&given, state.path(), PATIENCE).await {
-        Ok(role) => {
-            if let control_role::Found::Kept(why) = role.found {
-                advice.push(why);
-            }
-            Party { login: role.login, ..given.clone() }
+    // Nothing is fenced where there is no second site, and none was: the login that was given will do.
+    // Proxies that share a server would take the role's password from each other.
+    let is_alone = config.cloud.is_none() && stored_role(&given, state)?.is_none();
+    let party = match is_alone {
+        true => {
+            as_given(&given, state).await?;
+            given.clone()
         }
-        Err(error) if is_away(&error) => match stored_role(&given, state)? {
-            Some(login) => Party { login, ..given.clone() },
-            None => return Err(StartError::Local(error)),
-        },
-        Err(error) => return Err(StartError::Local(error)),
+        false => with_role(&given, state, advice).await?,
     };
     let directories = match looked_at(&party, config, advice).await {
         Ok(looked) => looked?,
@@ -175,6 +172,39 @@ pub async fn local(
     };
     let upstream = settings::upstream(&given, &config.local, &directories);
     Ok(Server::new(Site::Local, upstream, maintenance(party).await))
+}
+
+/// File in the state directory: the login that worked at the last start without a second site.
+const LOGIN_FILE: &str = "local-login";
+
+/// Makes sure that the given login works. When the server is away and the same login has worked
+/// before, it will again: a pooler must not refuse to start because its server restarts.
+async fn as_given(given: &Party, state: &StateDir) -> Result<(), StartError> {
+    let who = format!("{} at {}", given.login.user, given.endpoint.address);
+    let has_worked = state.read(LOGIN_FILE)?.is_some_and(|before| before == who.as_bytes());
+    match control_role::check_given(given, state.path(), PATIENCE).await {
+        Ok(()) if has_worked => Ok(()),
+        Ok(()) => Ok(state.write(LOGIN_FILE, who.as_bytes())?),
+        Err(error) if has_worked && is_away(&error) => Ok(()),
+        Err(error) => Err(StartError::Local(error)),
+    }
+}
+
+/// The local server with the login of the control role.
+async fn with_role(given: &Party, state: &StateDir, advice: &mut Vec<String>) -> Result<Party, StartError> {
+    match control_role::ensure(given, state.path(), PATIENCE).await {
+        Ok(role) => {
+            if let control_role::Found::Kept(why) = role.found {
+                advice.push(why);
+            }
+            Ok(Party { login: role.login, ..given.clone() })
+        }
+        Err(error) if is_away(&error) => match stored_role(given, state)? {
+            Some(login) => Ok(Party { login, ..given.clone() }),
+            None => Err(StartError::Local(error)),
+        },
+        Err(error) => Err(StartError::Local(error)),
+    }
 }
 
 /// Makes sure of our login in the cloud. An unreachable cloud is no obstacle: the given login is

@@ -36,7 +36,9 @@ fn typed(attempt: &Attempt) -> (String, Port) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_or_read_only_state_directory_is_told_and_leaves_nothing_behind() {
     let local = local("logical").await;
-    let attempt = Attempt::run(&local.url(SUPERUSER, "shop"));
+    // A cloud that is not there: only a pair makes a role.
+    let attempt =
+        Attempt::run(&local.url(SUPERUSER, "shop")).with("--cloud", "postgres://a@127.0.0.1:1/shop");
     let state = attempt.state_dir();
     std::fs::create_dir(&state).unwrap();
     let (run, _port) = typed(&attempt);

@@ -83,6 +83,14 @@ pub async fn ensure(given: &Party, state_dir: &Path, patience: Duration) -> Resu
     make(given, &client, &file, stored, patience).await
 }
 
+/// The same where nothing will be fenced: makes no role, and fails when the given login does not work.
+pub async fn check_given(given: &Party, state_dir: &Path, patience: Duration) -> Result<(), Error> {
+    match given.control("cloud-mirror start", patience).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(neither_works(given, &password_file(given, state_dir), None, error)),
+    }
+}
+
 /// Creates or repairs the role as `client`, a superuser, and proves that it can log in.
 async fn make(
     given: &Party,
