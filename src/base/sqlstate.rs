@@ -37,6 +37,8 @@ pub const INVALID_PARAMETER: &str = "22023";
 pub const NOT_SUPPORTED: &str = "0A000";
 /// Not possible in the present state: `object_not_in_prerequisite_state`.
 pub const NOT_IN_STATE: &str = "55000";
+/// A setting that is read at the start only: `cant_change_runtime_param`.
+pub const CANNOT_CHANGE_NOW: &str = "55P02";
 /// Cancelled on request: `query_canceled`.
 pub const QUERY_CANCELED: &str = "57014";
 /// A transaction has been open for too long: `transaction_timeout`.

@@ -178,6 +178,7 @@ impl Pool {
             }
         }
         group.make_room();
+        let generation = group.generation();
         let link = self.open_with_room(request).await?;
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
@@ -187,7 +188,9 @@ impl Pool {
             secret: link.secret,
             in_flight: InFlight::default(),
             opened_at: sys::now(),
+            generation,
         });
+        group.opened(&facts);
         let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
         let stream = link.stream.detach().map_err(lost)?;
         let lease = self.lease(group, seat, facts, epoch);
@@ -218,6 +221,30 @@ impl Pool {
         self.groups().retain(|_, group| {
             group.sweep(|idle| now.since(idle.since) < timeout) || Arc::strong_count(group) > 1
         });
+    }
+
+    /// Retires the links to the databases that are chosen, by site and by their names there: those
+    /// that nobody uses are closed now, the others when they are given back.
+    pub fn retire(&self, chosen: impl Fn(Site, &[u8]) -> bool) {
+        for group in self.chosen(chosen) {
+            group.retire();
+        }
+    }
+
+    /// Links to the databases that are chosen, those that are being opened or reset included.
+    pub fn open_count(&self, chosen: impl Fn(Site, &[u8]) -> bool) -> usize {
+        self.chosen(chosen).iter().map(|group| group.seats_taken() + group.idle_count()).sum()
+    }
+
+    /// Those of them that have retired and are still used.
+    pub fn retired_count(&self, chosen: impl Fn(Site, &[u8]) -> bool) -> usize {
+        self.chosen(chosen).iter().map(|group| group.retired_count()).sum()
+    }
+
+    fn chosen(&self, chosen: impl Fn(Site, &[u8]) -> bool) -> Vec<Arc<Group>> {
+        let groups = self.groups();
+        let groups = groups.iter().filter(|(key, _)| chosen(key.site, &key.database));
+        groups.map(|(_, group)| group.clone()).collect()
     }
 
     /// Links in use and idle.
@@ -357,7 +384,8 @@ impl Lease {
     /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
     pub fn give_back(self, stream: Detached) {
         let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
-        if !is_reusable || facts.in_flight.is_any() || sys::now().since(facts.opened_at) > LIFETIME {
+        let is_over = sys::now().since(facts.opened_at) > LIFETIME || group.has_retired(&facts);
+        if !is_reusable || is_over || facts.in_flight.is_any() {
             return;
         }
         let returning = Counted::new(&pool.0.returning);

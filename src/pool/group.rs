@@ -3,7 +3,8 @@
 use super::InFlight;
 use crate::base::{Epoch, Moment, Site};
 use crate::sys::Detached;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Start-up parameters besides `user` and `database`, in the order in which the client sent them.
@@ -42,6 +43,8 @@ pub struct Facts {
     pub secret: Vec<u8>,
     pub in_flight: InFlight,
     pub opened_at: Moment,
+    /// The group's generation when the link was asked for.
+    pub generation: u64,
 }
 
 /// How many permits there are, those of taken seats included; as many as there can be without a
@@ -78,6 +81,10 @@ pub struct Group {
     idle: Mutex<Vec<Idle>>,
     /// Of the link that was opened last.
     reported: Mutex<Reports>,
+    /// Links of an earlier one are retired: closed as soon as nobody uses them.
+    generation: AtomicU64,
+    /// Every link that is open, used or not.
+    open: Mutex<Vec<Weak<Facts>>>,
 }
 
 impl Group {
@@ -85,7 +92,51 @@ impl Group {
         let size = size.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(size));
         let size = Mutex::new(Size { is: size, should_be: size });
-        Self { permits, size, idle: Mutex::default(), reported: Mutex::default() }
+        Self {
+            permits,
+            size,
+            idle: Mutex::default(),
+            reported: Mutex::default(),
+            generation: AtomicU64::default(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// What a link that is about to be opened belongs to.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether a link is to be closed once nobody uses it.
+    pub fn has_retired(&self, facts: &Facts) -> bool {
+        facts.generation < self.generation()
+    }
+
+    /// Retires every link of today, and closes those that nobody uses.
+    pub fn retire(&self) {
+        // Under the lock that `put` takes: a link is closed here or there.
+        let mut idle = self.idle();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        idle.clear();
+    }
+
+    /// Remembers an open link for as long as it is open.
+    pub fn opened(&self, facts: &Arc<Facts>) {
+        let mut open = self.open.lock().expect("no holder of the open links panics");
+        open.retain(|link| link.strong_count() > 0);
+        open.push(Arc::downgrade(facts));
+    }
+
+    /// How many retired links are still open.
+    pub fn retired_count(&self) -> usize {
+        let open = self.open.lock().expect("no holder of the open links panics");
+        open.iter().filter_map(Weak::upgrade).filter(|facts| self.has_retired(facts)).count()
+    }
+
+    /// Seats taken: links in use, being opened or being reset.
+    pub fn seats_taken(&self) -> usize {
+        let size = self.size().is;
+        size.saturating_sub(self.permits.available_permits())
     }
 
     /// The list of the link before, where it is the same.
@@ -131,16 +182,19 @@ impl Group {
 
     /// Closes idle links until one more may be opened; call it with a seat in hand.
     pub fn make_room(&self) {
-        let size = self.size().is;
-        let in_use = size.saturating_sub(self.permits.available_permits());
+        let (in_use, size) = (self.seats_taken(), self.size().is);
         let mut idle = self.idle();
         while !idle.is_empty() && in_use + idle.len() > size {
             idle.remove(0);
         }
     }
 
+    /// Keeps a link, unless it has retired.
     pub fn put(&self, link: Idle) {
-        self.idle().push(link);
+        let mut idle = self.idle();
+        if !self.has_retired(&link.facts) {
+            idle.push(link);
+        }
     }
 
     /// Closes what `keep` does not want; says whether anything is left, in use or idle.

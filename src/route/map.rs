@@ -1,5 +1,6 @@
 //! One state of the routes.
 
+use super::{Halt, Halts};
 use crate::backend::{Destination, Upstream};
 use crate::base::{DatabaseName, Epoch, Site};
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct RouteMap {
     pub life: u64,
     /// Whether statements pass.
     pub door: Door,
+    /// What an operator has stopped.
+    pub halts: Arc<Halts>,
     /// Whether the process is about to end: no new clients, idle ones are sent away.
     pub is_draining: bool,
     /// The local server.
@@ -55,6 +58,11 @@ pub enum NoRoute {
 }
 
 impl RouteMap {
+    /// Whether nobody's statements are sent, links or not.
+    pub fn holds_everything(&self) -> bool {
+        self.door != Door::Open || self.halts.all == Halt::Suspended
+    }
+
     /// What a link has to agree with: the site that writes, the epoch, and the server's life.
     pub fn way(&self) -> (Site, Epoch, u64) {
         (self.writer, self.epoch, self.life)

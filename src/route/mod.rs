@@ -6,9 +6,11 @@
 //! no connection and takes no decision: `app` carries the controller's wishes here.
 
 mod gate;
+mod halts;
 mod map;
 mod table;
 
 pub use gate::Gate;
+pub use halts::{Entry, Halt, Halts, NoEntry, Way};
 pub use map::{Door, NoRoute, RouteMap};
 pub use table::Routes;

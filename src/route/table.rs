@@ -96,6 +96,7 @@ mod tests {
             writer: Site::Local,
             life: 0,
             door: Door::Open,
+            halts: Arc::default(),
             is_draining: false,
             local: upstream(1),
             cloud: Some(upstream(2)),

@@ -2,19 +2,22 @@
 
 use super::listen::Listener;
 use super::threads::DataThreads;
-use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, Privilege, open};
+use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, open};
 use crate::backend::{self, Destination, Login};
+use crate::base::{Privilege, sqlstate};
 use crate::observe::clients::ClientOrigin;
 use crate::observe::{Counters, count};
+use crate::route::{NoEntry, Way};
 use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
 use crate::sql::console::Caller;
-use crate::sys::Socket;
+use crate::sys::{Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
 use crate::wire::startup::Startup;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -60,6 +63,34 @@ pub struct Front {
     pub threads: DataThreads,
     /// The console.
     pub console: Arc<dyn Console>,
+    /// Who has connected and not logged in yet.
+    pub arrivals: Arrivals,
+}
+
+/// Counts connections on their way in. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Arrivals(Arc<AtomicU64>);
+
+/// One of them.
+#[derive(Debug)]
+struct Arrival(Arrivals);
+
+impl Arrivals {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) -> Arrival {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Arrival(self.clone())
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Front {
@@ -68,13 +99,10 @@ impl Front {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stops(&mut stop) => return self.take_the_last(&listener).await,
             };
             match accepted {
-                Ok(socket) => {
-                    count(&self.counters().connections_accepted);
-                    tokio::spawn(self.clone().welcome(socket));
-                }
+                Ok(socket) => self.let_in(socket),
                 Err(error) => {
                     tracing::warn!(event = "serve.accept_failed", at = %listener.bound, %error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -83,13 +111,28 @@ impl Front {
         }
     }
 
+    /// Takes connections that the kernel has made already: it would reset them.
+    async fn take_the_last(self: Arc<Self>, listener: &Listener) {
+        while let Ok(Ok(socket)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            self.let_in(socket);
+        }
+    }
+
+    fn let_in(self: &Arc<Self>, socket: Socket) {
+        count(&self.counters().connections_accepted);
+        let arrival = self.arrivals.one_more();
+        tokio::spawn(self.clone().welcome(socket, arrival));
+    }
+
     fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    async fn welcome(self: Arc<Self>, socket: Socket) {
+    async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
         match open(socket, &self.encryption.load_full(), OPENING_WITHIN).await {
-            Ok(Opened::Session { socket, startup, buffered }) => self.log_in(socket, startup, buffered).await,
+            Ok(Opened::Session { socket, startup, buffered }) => {
+                self.log_in(socket, startup, buffered, arrival).await;
+            }
             Ok(Opened::Cancel { socket, pid, secret }) => self.cancel(socket, pid, &secret).await,
             Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
         }
@@ -108,7 +151,13 @@ impl Front {
         drop(socket);
     }
 
-    async fn log_in(self: Arc<Self>, mut socket: Socket, startup: Startup, mut buffered: BytesMut) {
+    async fn log_in(
+        self: Arc<Self>,
+        mut socket: Socket,
+        startup: Startup,
+        mut buffered: BytesMut,
+        arrival: Arrival,
+    ) {
         let is_console = CONSOLES.contains(&startup.database.as_slice());
         let door = if is_console { Door::Console } else { Door::Database };
         let peer = socket.peer();
@@ -123,14 +172,26 @@ impl Front {
                 return;
             }
         };
-        let is_admin = privilege == Privilege::Admin;
         if is_console {
-            let caller = Caller { user, is_admin };
+            drop(arrival);
+            let caller = Caller { user, privilege };
             return self.console.serve(ConsoleClient { socket, buffered, caller }).await;
+        }
+        let way = if matches!(peer, Peer::Tcp(_)) { Way::Tcp } else { Way::Unix };
+        if let Err(no_entry) = self.shared.routes.map().halts.lets_in(&startup.database, way) {
+            count(&self.counters().logins_failed);
+            let code = match no_entry {
+                NoEntry::Disabled { .. } => sqlstate::NOT_IN_STATE,
+                NoEntry::ShuttingDown => sqlstate::CANNOT_CONNECT_NOW,
+            };
+            let bytes = message::Complaint::fatal(code, no_entry.to_string()).to_bytes();
+            let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(&mut socket, &bytes)).await;
+            return;
         }
         let mut parameters = startup.link_parameters();
         parameters.retain(|(name, _)| name != b"database");
         let login = Login { user, proof };
+        let is_admin = privilege == Privilege::Admin;
         let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
         match self.shared.clone().link(Wanted::first(identity.clone())).await {
             Ok(made) => self.hand_over(socket, &startup, buffered, identity, made).await,
@@ -200,6 +261,11 @@ fn origin(socket: &Socket, startup: &Startup, identity: &Identity) -> ClientOrig
         application_name: parameter(b"application_name").unwrap_or_default(),
         replication: parameter(b"replication"),
     }
+}
+
+/// A sender that is gone means the same.
+async fn stops(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 async fn said(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {

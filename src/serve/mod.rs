@@ -10,5 +10,5 @@ mod login;
 mod threads;
 
 pub use listen::{Bound, ListenError, Listener};
-pub use login::{Console, ConsoleClient, Front};
+pub use login::{Arrivals, Console, ConsoleClient, Front};
 pub use threads::DataThreads;

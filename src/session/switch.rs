@@ -8,7 +8,7 @@ use crate::backend::Destination;
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::observe::count;
 use crate::pool::{Checkout, PoolError, Request};
-use crate::route::{Door, RouteMap};
+use crate::route::{Door, Entry, Halt, RouteMap};
 use crate::sys;
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{Complaint, TransactionStatus, error_report, parameter_status};
@@ -25,6 +25,9 @@ const VERDICT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a session that had a link goes on asking a server that is full: the back ends of the
 /// former links are still ending.
 const FULL_WITHIN: Duration = Duration::from_secs(3);
+/// How long a client waits while an operator has stopped its database (`PAUSE`, `SUSPEND`): as long as
+/// for a link that others use.
+const HALTED_MAX: Duration = Duration::from_secs(120);
 /// How long a server may take to make a session's settings and statements again.
 const REPLAY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -44,7 +47,7 @@ impl Session {
         let map = self.shared.routes.map();
         self.relay.version = map.version;
         self.relay.is_draining = map.is_draining;
-        self.relay.is_held = self.relay.link.is_some() && map.door != Door::Open;
+        self.relay.is_held = self.relay.link.is_some() && map.holds_everything();
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
         if (link.site, link.epoch, link.life) != map.way() {
             return self.drop_link(None).await;
@@ -186,12 +189,17 @@ impl Session {
         }
     }
 
-    /// Waits for another version of the map, at most for `hold_timeout`.
+    /// Waits for another version of the map, at most for `hold_timeout`; longer where an operator
+    /// has stopped everything.
     async fn wait_for_change(&self) -> bool {
         let known = self.relay.version;
+        let patience = match self.shared.routes.map().halts.all {
+            Halt::None | Halt::Paused => **self.shared.hold_timeout.load(),
+            Halt::Suspended => HALTED_MAX,
+        };
         let mut changes = self.shared.routes.changes();
         let changed = changes.wait_for(|version| *version != known);
-        matches!(tokio::time::timeout(**self.shared.hold_timeout.load(), changed).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(patience, changed).await, Ok(Ok(_)))
     }
 
     /// The client has spoken and has no link: makes one as soon as there is a writer.
@@ -331,7 +339,7 @@ impl super::Shared {
     pub async fn link(self: Arc<Self>, wanted: Wanted) -> Result<Made, NoLink> {
         let wanted = Arc::new(wanted);
         let mut full_until = None;
-        let deadline = sys::now() + **self.hold_timeout.load();
+        let began = sys::now();
         let mut changes = self.routes.changes();
         let mut has_held = false;
         loop {
@@ -340,7 +348,12 @@ impl super::Shared {
             if map.is_draining {
                 return Err(NoLink::Ended(super::tell::shutting_down().to_bytes()));
             }
+            let is_halted = !map.halts.gives_links(&wanted.identity.database);
             let pause = match &map.door {
+                _ if is_halted && map.halts.entry == Entry::NobodyWaits => {
+                    return Err(NoLink::Ended(super::tell::shutting_down().to_bytes()));
+                }
+                Door::Open | Door::Holding if is_halted => None,
                 Door::Closed { reason } => return Err(NoLink::Refused(no_writer(reason.clone()))),
                 Door::Open if self.routes.gate().is_open(sys::now()) => {
                     let full_until = match wanted.was_at {
@@ -359,8 +372,14 @@ impl super::Shared {
                 count(&self.counters.holds);
             }
             let now = sys::now();
+            let patience = if is_halted { HALTED_MAX } else { **self.hold_timeout.load() };
+            let deadline = began + patience;
             if now >= deadline {
-                return Err(NoLink::Refused(no_writer("no server can take statements now")));
+                let why = match is_halted {
+                    true => "the database is paused",
+                    false => "no server can take statements now",
+                };
+                return Err(NoLink::Refused(no_writer(why)));
             }
             let rest = deadline.since(now);
             let nap = pause.unwrap_or(rest).min(rest);
@@ -386,21 +405,21 @@ impl super::Shared {
             login: wanted.identity.login.clone(),
             parameters: wanted.identity.parameters.clone(),
         };
-        let wanted = wanted.clone();
+        let (wanted, database) = (wanted.clone(), wanted.identity.database.clone());
         let making = self.control.spawn(async move { this.make(&request, &wanted).await });
         let making = AbortOnDropHandle::new(making);
         let made = tokio::select! {
             biased;
             made = making => made.unwrap_or(Err(NotMade::Pool(PoolError::ShuttingDown))),
             // A server that is gone may never answer, and nobody wants its answer any more.
-            () = self.left(map) => return Ok(ControlFlow::Continue(Duration::ZERO)),
+            () = self.left(map, &database) => return Ok(ControlFlow::Continue(Duration::ZERO)),
         };
         let error = match made {
             Ok((checkout, reported)) => {
                 return Ok(ControlFlow::Break(Made { checkout, destination, version, reported }));
             }
             // A fence refuses log-ins and ends sessions: what such a server says is not for the client.
-            Err(_) if self.has_left(map) => return Ok(ControlFlow::Continue(Duration::ZERO)),
+            Err(_) if self.has_left(map, &database) => return Ok(ControlFlow::Continue(Duration::ZERO)),
             Err(NotMade::Refused(report)) => {
                 let detail = format!("The server refused to make the session again: {report}.");
                 return Err(NoLink::Ended(cannot_move(detail).to_bytes()));
@@ -445,15 +464,15 @@ impl super::Shared {
     }
 
     /// Whether links that `map` leads to are void, or not wanted any more.
-    fn has_left(&self, map: &RouteMap) -> bool {
+    fn has_left(&self, map: &RouteMap, database: &[u8]) -> bool {
         let now = self.routes.map();
-        now.way() != map.way() || now.is_draining
+        now.way() != map.way() || now.is_draining || !now.halts.gives_links(database)
     }
 
     /// Waits until that is so.
-    async fn left(&self, map: &RouteMap) {
+    async fn left(&self, map: &RouteMap, database: &[u8]) {
         // The sender lives as long as the routes.
-        let _ = self.routes.changes().wait_for(|_| self.has_left(map)).await;
+        let _ = self.routes.changes().wait_for(|_| self.has_left(map, database)).await;
     }
 
     /// On the control runtime: a link, and the session's settings and statements made on it.

@@ -117,6 +117,7 @@ impl Fixture {
             writer: Site::Local,
             life: 0,
             door: Door::Open,
+            halts: Arc::default(),
             is_draining: false,
             local: upstream(&local),
             cloud: cloud.as_ref().map(upstream),
@@ -167,6 +168,7 @@ impl Fixture {
         };
         let settings = auth::Settings { method: options.method, ..auth::Settings::default() };
         let front = Arc::new(Front {
+            arrivals: Default::default(),
             shared: shared.clone(),
             authenticator: ArcSwap::from_pointee(Authenticator::new(
                 settings,
