@@ -7,8 +7,10 @@
 use super::frontend::{self, Frontend, Target};
 use super::statement::{EndTag, SERVER_VERSION, Statement, pieces, show_one, show_setting};
 use crate::base::sqlstate;
+use crate::pool::CancelKey;
+use crate::sql::admin::Command;
 use crate::sql::console::frames::{self, Format};
-use crate::sql::console::{Caller, ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows};
+use crate::sql::console::{Caller, ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows, Interrupt};
 use crate::sys::random_bytes;
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{self, TransactionStatus};
@@ -18,6 +20,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Most statements and portals of one connection.
 const NAMES_MAX: usize = 256;
@@ -33,6 +36,8 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the console may take; longer than it gives any change.
 const ANSWER_MAX: Duration = Duration::from_secs(330);
+
+const SHUTTING_DOWN: &str = "terminating connection due to administrator command";
 
 /// What is sent before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,8 @@ pub struct Guest {
     pub greeting: Greeting,
     /// What it has sent behind its log-in already.
     pub sent: Vec<u8>,
+    /// Its cancel key, which means no back end: it ends what waits here.
+    pub cancel_key: Option<CancelKey>,
 }
 
 /// Serves a client until it leaves or `stopping` becomes true (FATAL 57P01). Fails only when the
@@ -62,17 +69,23 @@ pub async fn serve<S>(
     stream: S,
     guest: Guest,
     console: mpsc::Sender<ConsoleCall>,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let presence = CancellationToken::new();
     let mut connection = Connection {
         stream,
         input: BytesMut::from(guest.sent.as_slice()),
         output: BytesMut::new(),
         caller: guest.caller,
         console,
+        stopping,
+        cancel_key: guest.cancel_key,
+        presence: presence.clone(),
+        _leaves: presence.drop_guard(),
+        has_no_more: false,
         statements: HashMap::new(),
         portals: HashMap::new(),
         transaction: TransactionStatus::Idle,
@@ -86,6 +99,9 @@ where
         if connection.is_ended {
             return connection.part().await;
         }
+        if connection.has_no_more {
+            return Ok(());
+        }
         connection.input.reserve(READ_AHEAD);
         tokio::select! {
             read = connection.stream.read_buf(&mut connection.input) => {
@@ -93,8 +109,8 @@ where
                     return Ok(());
                 }
             }
-            () = stops(&mut stopping) => {
-                connection.end("57P01", "terminating connection due to administrator command");
+            () = stops(&mut connection.stopping) => {
+                connection.end(sqlstate::ADMIN_SHUTDOWN, SHUTTING_DOWN);
                 connection.flush().await?;
                 return connection.part().await;
             }
@@ -113,6 +129,13 @@ struct Connection<S> {
     output: BytesMut,
     caller: Caller,
     console: mpsc::Sender<ConsoleCall>,
+    stopping: watch::Receiver<bool>,
+    cancel_key: Option<CancelKey>,
+    /// Cancelled when the client has left.
+    presence: CancellationToken,
+    _leaves: DropGuard,
+    /// The client sends no more.
+    has_no_more: bool,
     statements: HashMap<Vec<u8>, Statement>,
     portals: HashMap<Vec<u8>, Portal>,
     transaction: TransactionStatus,
@@ -148,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Greeting::Whole => message::authentication_ok(out),
             Greeting::AfterAuthenticationOk => {}
         }
-        let is_superuser = if self.caller.is_admin { "on" } else { "off" };
+        let is_superuser = if self.caller.is_admin() { "on" } else { "off" };
         for (name, value) in [
             ("application_name", ""),
             ("client_encoding", "UTF8"),
@@ -166,9 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         ] {
             message::parameter_status(out, name.as_bytes(), value.as_bytes());
         }
-        // There is nothing to cancel; a key that cancels nothing keeps drivers content.
-        let pid = i32::from_be_bytes(random_bytes()) & i32::MAX;
-        message::backend_key_data(out, pid, &random_bytes::<4>());
+        match &self.cancel_key {
+            Some(key) => message::backend_key_data(out, key.pid, &key.secret),
+            // A key that cancels nothing keeps drivers content.
+            None => message::backend_key_data(out, invented_pid(), &random_bytes::<4>()),
+        }
         message::ready_for_query(out, TransactionStatus::Idle);
     }
 
@@ -434,21 +459,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
             }
         };
-        Ok(ConsoleRows { columns: &[], rows: Vec::new(), tag, notices: Vec::new() })
+        Ok(ConsoleRows { columns: &[], rows: Vec::new(), tag: tag.into(), notices: Vec::new() })
     }
 
-    async fn ask(&self, command: crate::sql::admin::Command) -> ConsoleReply {
+    /// Asks the console. What waits for others ends when the client cancels it, leaves, or the process
+    /// stops; everything else after a time.
+    async fn ask(&mut self, command: Command) -> ConsoleReply {
+        let patience = match &command {
+            Command::Pooler(pooler) if pooler.waits() => Duration::MAX,
+            _ => ANSWER_MAX,
+        };
+        let interrupt = Interrupt { cancelled: CancellationToken::new(), gone: self.presence.clone() };
+        let cancelled = interrupt.cancelled.clone();
         let (reply, answer) = oneshot::channel();
-        let call = ConsoleCall { command, caller: self.caller.clone(), reply };
+        let call = ConsoleCall { command, caller: self.caller.clone(), interrupt, reply };
         let asked = async {
             self.console.send(call).await.map_err(|_| ConsoleError::gone())?;
             answer.await.map_err(|_| ConsoleError::gone())?
         };
-        tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or_else(|_| {
-            Err(ConsoleError::new(sqlstate::OUTCOME_UNKNOWN, "the console has not answered in time")
-                .with_hint("SHOW EVENTS tells what became of it."))
-        })
+        let cancel = async {
+            match &self.cancel_key {
+                Some(key) => key.asked().await,
+                None => std::future::pending().await,
+            }
+        };
+        let late = tokio::time::sleep(patience.min(Duration::from_secs(u64::from(u32::MAX))));
+        tokio::pin!(asked, cancel, late);
+        loop {
+            let has_room = self.input.len() < frontend::MESSAGE_MAX && !self.has_no_more;
+            if has_room {
+                self.input.reserve(READ_AHEAD);
+            }
+            tokio::select! {
+                biased;
+                answer = &mut asked => return answer,
+                () = &mut cancel, if !cancelled.is_cancelled() => cancelled.cancel(),
+                read = self.stream.read_buf(&mut self.input), if has_room => {
+                    if !matches!(read, Ok(bytes) if bytes > 0) {
+                        self.has_no_more = true;
+                        self.presence.cancel();
+                    }
+                }
+                () = stops(&mut self.stopping) => {
+                    self.is_ended = true;
+                    return Err(ConsoleError::new(sqlstate::ADMIN_SHUTDOWN, SHUTTING_DOWN));
+                }
+                () = &mut late => {
+                    let error = ConsoleError::new(
+                        sqlstate::OUTCOME_UNKNOWN,
+                        "the console has not answered in time",
+                    );
+                    return Err(error.with_hint("SHOW EVENTS tells what became of it."));
+                }
+            }
+        }
     }
+}
+
+fn invented_pid() -> i32 {
+    i32::from_be_bytes(random_bytes()) & i32::MAX
 }
 
 fn no_portal(name: &[u8]) -> ConsoleError {

@@ -1,10 +1,11 @@
 //! Who may do what, and who does it.
 
-use super::rows;
-use crate::base::{DatabaseName, MirrorName, sqlstate};
+use super::{pooler, rows};
+use crate::base::{DatabaseName, MirrorName, Privilege, sqlstate};
 use crate::observe::Facts;
 use crate::sql::admin::Command;
-use crate::sql::console::{ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows};
+use crate::sql::console::{Caller, ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows, Interrupt};
+use crate::sql::pooler::Pooler;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Reads the configuration again and applies what can change.
     async fn reload(&self) -> Result<Vec<String>, ConsoleError>;
+
+    /// Carries out a command of PgBouncer's console that shows nothing. Those that wait do so until
+    /// they are done or interrupted.
+    async fn pooler(&self, command: Pooler, interrupt: Interrupt) -> Result<Vec<String>, ConsoleError>;
 }
 
 /// The longest a change is awaited. It goes on behind that; only its answer is given up.
@@ -57,10 +62,18 @@ impl Console {
     /// promotion can be watched with `SHOW EVENTS`.
     pub async fn run(self, mut calls: mpsc::Receiver<ConsoleCall>) {
         while let Some(call) = calls.recv().await {
-            let ConsoleCall { command, caller, reply } = call;
-            if !command.is_change() || !caller.is_admin {
+            let ConsoleCall { command, caller, interrupt, reply } = call;
+            if !command.is_change() || !caller.is_admin() {
                 // A caller that has gone does not need its answer.
-                let _ = reply.send(self.answer(command, &caller).await);
+                let _ = reply.send(self.answer(command, &caller, interrupt).await);
+                continue;
+            }
+            if let Command::Pooler(_) = command {
+                // Some wait for long, and the others end that: none of them stands in line.
+                let console = self.clone();
+                tokio::spawn(async move {
+                    let _ = reply.send(console.answer(command, &caller, interrupt).await);
+                });
                 continue;
             }
             let Ok(permit) = self.changes.clone().try_acquire_owned() else {
@@ -71,7 +84,7 @@ impl Console {
             };
             let console = self.clone();
             tokio::spawn(async move {
-                let answer = console.answer(command, &caller).await;
+                let answer = console.answer(command, &caller, interrupt).await;
                 drop(permit);
                 let _ = reply.send(answer);
             });
@@ -79,17 +92,16 @@ impl Console {
     }
 
     /// Answers one command.
-    pub async fn answer(&self, command: Command, caller: &crate::sql::console::Caller) -> ConsoleReply {
+    pub async fn answer(&self, command: Command, caller: &Caller, interrupt: Interrupt) -> ConsoleReply {
+        if let Command::Pooler(pooler) = &command {
+            return self.answer_pooler(pooler, caller, interrupt).await;
+        }
         if let Some(shown) = rows::show(&command, &self.facts.status(), || self.facts.events()) {
             return shown;
         }
-        if !caller.is_admin {
-            return Err(ConsoleError::new(
-                sqlstate::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied for {}", command.words()),
-            )
-            .with_detail(format!("Role \"{}\" is not listed in auth.admin_users.", caller.user))
-            .with_hint("Log in as one of them, or add the role to auth.admin_users."));
+        if !caller.is_admin() {
+            let message = format!("permission denied for {}", command.words());
+            return Err(for_admins_only(message, caller));
         }
         let operator = self.operator.clone();
         let words = command.words();
@@ -104,7 +116,7 @@ impl Console {
                     Command::DropMirror { mirror } => operator.drop_mirror(mirror).await,
                     Command::Promote { mirror } => operator.promote(mirror).await,
                     Command::Reload => operator.reload().await,
-                    other => unreachable!("{} shows something", other.words()),
+                    other => unreachable!("{} is answered elsewhere", other.words()),
                 }
             }
         });
@@ -122,4 +134,36 @@ impl Console {
             .with_hint("It goes on; SHOW EVENTS tells what becomes of it.")),
         }
     }
+
+    /// One of PgBouncer's commands, with its words for who may not give it.
+    async fn answer_pooler(&self, command: &Pooler, caller: &Caller, interrupt: Interrupt) -> ConsoleReply {
+        if command.is_change() && !caller.is_admin() {
+            return Err(for_admins_only("admin access needed".to_owned(), caller));
+        }
+        if let Pooler::Show(table) = command {
+            if caller.privilege == Privilege::Ordinary {
+                let message = format!("permission denied for SHOW {}", table.word());
+                return Err(ConsoleError::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+                    .with_detail(format!(
+                        "Role \"{}\" is listed neither in auth.admin_users nor in auth.stats_users.",
+                        caller.user
+                    ))
+                    .with_hint("Log in as one of them, or add the role to auth.stats_users."));
+            }
+            let rows = pooler::rows(*table, &self.facts.pooler());
+            return Ok(ConsoleRows::shown(&Command::Pooler(command.clone()), rows));
+        }
+        let notices = self.operator.pooler(command.clone(), interrupt).await?;
+        let done = ConsoleRows::done(&Command::Pooler(command.clone()), notices);
+        Ok(match command {
+            Pooler::Set { key, value } => ConsoleRows { tag: format!("SET {key}={value}").into(), ..done },
+            _ => done,
+        })
+    }
+}
+
+fn for_admins_only(message: String, caller: &Caller) -> ConsoleError {
+    ConsoleError::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+        .with_detail(format!("Role \"{}\" is not listed in auth.admin_users.", caller.user))
+        .with_hint("Log in as one of them, or add the role to auth.admin_users.")
 }

@@ -6,11 +6,13 @@
 //! which has no server behind it and works while both servers are down. This room never changes
 //! anything itself, never talks to a server and never decides whether a change is possible.
 //!
-//! Start reading in [`Console::answer`]; `rows` makes the tables, `connection` speaks the protocol.
+//! Start reading in [`Console::answer`]; `rows` makes our tables and `pooler` those of PgBouncer, `connection`
+//! speaks the protocol.
 
 mod connection;
 mod console;
 mod frontend;
+mod pooler;
 mod rows;
 mod statement;
 

@@ -5,7 +5,7 @@ use crate::observe::events::Event;
 use crate::observe::events::Level;
 use crate::observe::status::{LeaseStatus, MirrorState, MirrorStatus, Status};
 use crate::observe::time::utc;
-use crate::sql::admin::{Command, HELP};
+use crate::sql::admin::{Command, HELP, POOLER_HELP};
 use crate::sql::console::{ConsoleError, ConsoleReply, ConsoleRows, columns};
 use std::fmt::Display;
 
@@ -27,13 +27,15 @@ pub(super) fn show(
         Command::ShowEvents => events().iter().map(of_event).collect(),
         Command::ShowHelp => HELP
             .iter()
+            .chain(POOLER_HELP)
             .map(|(command, meaning, allowed_to)| vec![some(command), some(meaning), some(allowed_to)])
             .collect(),
         Command::ShowVersion => vec![vec![some(format_args!("cloud-mirror {}", status.version))]],
         Command::MirrorDatabase { .. }
         | Command::DropMirror { .. }
         | Command::Promote { .. }
-        | Command::Reload => return None,
+        | Command::Reload
+        | Command::Pooler(_) => return None,
     };
     Some(Ok(ConsoleRows::shown(command, rows)))
 }

@@ -109,7 +109,12 @@ const ONE: &[Column] = &[Column { name: "?column?", kind: Kind::Int8 }];
 
 /// The answer to `SELECT 1`.
 pub(super) fn show_one() -> ConsoleRows {
-    ConsoleRows { columns: ONE, rows: vec![vec![Some("1".to_owned())]], tag: "SELECT 1", notices: Vec::new() }
+    ConsoleRows {
+        columns: ONE,
+        rows: vec![vec![Some("1".to_owned())]],
+        tag: "SELECT 1".into(),
+        notices: Vec::new(),
+    }
 }
 
 /// The statements of a text, each with the byte at which it begins; empty ones are left out. A
@@ -141,7 +146,7 @@ pub(super) fn show_setting(index: usize) -> ConsoleRows {
     ConsoleRows {
         columns: std::slice::from_ref(&SETTING_COLUMNS[index]),
         rows: vec![vec![Some(SETTINGS[index].1.to_owned())]],
-        tag: "SHOW",
+        tag: "SHOW".into(),
         notices: Vec::new(),
     }
 }

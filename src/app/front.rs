@@ -6,9 +6,11 @@ use crate::admin::{self, Greeting, Guest};
 use crate::auth::{Authenticator, ClientEncryption};
 use crate::backend::Party;
 use crate::config::Listen;
-use crate::serve::{Console, ConsoleClient, DataThreads, Front, Listener};
+use crate::pool::Cancels;
+use crate::serve::{Arrivals, Console, ConsoleClient, DataThreads, Front, Listener};
 use crate::session::Shared;
 use crate::sql::console::ConsoleCall;
+use crate::sys;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -48,13 +50,15 @@ pub fn front(
     };
     let auth = settings::auth(&world.config.load());
     let authenticator = Authenticator::new(auth, Arc::new(source), world.events.clone());
-    let console = ConsoleDoor { calls: shared.console.clone(), stopping };
+    let (calls, cancels) = (shared.console.clone(), shared.cancels.clone());
+    let console = ConsoleDoor { calls, cancels, stopping };
     Ok(Front {
         threads: DataThreads::start(data_threads(), &shared)?,
         shared,
         authenticator: ArcSwap::from_pointee(authenticator),
         encryption: ArcSwap::from_pointee(encryption),
         console: Arc::new(console),
+        arrivals: Arrivals::default(),
     })
 }
 
@@ -64,8 +68,12 @@ fn data_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
+/// Of a cancel key on the console: what every protocol version allows.
+const SECRET_LENGTH: usize = 4;
+
 struct ConsoleDoor {
     calls: mpsc::Sender<ConsoleCall>,
+    cancels: Cancels,
     stopping: watch::Receiver<bool>,
 }
 
@@ -73,7 +81,9 @@ struct ConsoleDoor {
 impl Console for ConsoleDoor {
     async fn serve(&self, client: ConsoleClient) {
         let ConsoleClient { socket, buffered, caller } = client;
-        let guest = Guest { caller, greeting: Greeting::Whole, sent: buffered.to_vec() };
+        let pid = i32::from_be_bytes(sys::random_bytes()) & i32::MAX;
+        let cancel_key = Some(self.cancels.register(pid, SECRET_LENGTH));
+        let guest = Guest { caller, greeting: Greeting::Whole, sent: buffered.to_vec(), cancel_key };
         if let Err(error) = admin::serve(socket, guest, self.calls.clone(), self.stopping.clone()).await {
             tracing::debug!(event = "admin.client_lost", %error);
         }

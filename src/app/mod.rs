@@ -13,6 +13,7 @@ mod driver;
 mod facts;
 mod failback;
 mod front;
+mod halt;
 mod mirrors;
 mod onlooker;
 mod operator;
@@ -34,6 +35,7 @@ pub use setup::StartError;
 pub use source::ConfigSource;
 
 use crate::config::Config;
+use signals::Habits;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,12 @@ impl Exit {
 pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<Exit> {
     crate::sys::raise_open_files();
     let runtime = control_runtime()?;
+    let habits = if source.pgbouncer.is_some() { Habits::PgBouncer } else { Habits::Own };
     let exit = runtime.block_on(async {
         match start(config, Some(source)).await {
             Ok(running) => {
                 running.announce();
-                signals::run_until_signal(running).await?;
+                signals::run_until_signal(running, habits).await?;
                 Ok(Exit::Ok)
             }
             Err(error) => {

@@ -10,10 +10,13 @@ use crate::failover::controller::{Event, Insistence};
 use crate::failover::effects::Return;
 use crate::lease;
 use crate::observe::events::Level;
+use crate::observe::pooler::{self, Halted};
 use crate::observe::status::{MirrorState, Status, UpstreamStatus};
 use crate::observe::{Counters, Facts, events};
 use crate::replicate::bootstrap;
-use crate::sql::console::ConsoleError;
+use crate::route::Halt;
+use crate::sql::console::{ConsoleError, Interrupt};
+use crate::sql::pooler::Pooler;
 use crate::sql::quote::quote_ident;
 use crate::sys;
 use crate::sys::file::FileError;
@@ -254,6 +257,10 @@ impl Operator for Desk {
         super::running::reload(&self.0)
             .map_err(|why| ConsoleError::new("F0000", "the configuration was not reloaded").with_detail(why))
     }
+
+    async fn pooler(&self, command: Pooler, interrupt: Interrupt) -> Result<Vec<String>, ConsoleError> {
+        self.carry_out(command, interrupt).await
+    }
 }
 
 impl Facts for Desk {
@@ -295,6 +302,28 @@ impl Facts for Desk {
 
     fn counters(&self) -> Arc<Counters> {
         self.0.counters.clone()
+    }
+
+    fn pooler(&self) -> pooler::Pooler {
+        let world = &self.0;
+        let halts = world.routes.map().halts.clone();
+        let front = world.front.get().and_then(std::sync::Weak::upgrade);
+        pooler::Pooler {
+            config: world.config.load_full(),
+            clients: front.as_ref().map(|front| front.shared.clients.list()).unwrap_or_default(),
+            logging_in: front.map_or(0, |front| front.arrivals.count()),
+            links: Vec::new(),
+            counts: Vec::new(),
+            halted: match halts.all {
+                Halt::None => Halted::No,
+                Halt::Paused => Halted::Paused,
+                Halt::Suspended => Halted::Suspended,
+            },
+            paused: halts.paused.clone(),
+            disabled: halts.disabled.clone(),
+            now: sys::now(),
+            at: std::time::SystemTime::now(),
+        }
     }
 
     fn may_write_now(&self) -> bool {

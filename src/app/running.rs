@@ -4,11 +4,11 @@ use super::driver::{self, Ears};
 use super::mirrors::Mirrors;
 use super::operator::{ByCommand, Desk};
 use super::setup::{self, StartError};
-use super::world::{Lease, Parts, World};
+use super::world::{Lease, Overrides, Parts, World};
 use super::{ConfigSource, front, settings};
 use crate::admin;
 use crate::base::{Epoch, Moment, Site};
-use crate::config::{self, Config, LeaseStore};
+use crate::config::{self, Config, Flag, LeaseStore};
 use crate::failover::controller::{Controller, Event};
 use crate::http;
 use crate::lease::keeper::{Handle, Keeper};
@@ -22,6 +22,7 @@ use crate::pool::{Cancels, Pool};
 use crate::route::{Door, RouteMap, Routes};
 use crate::serve::{Bound, Front};
 use crate::session::Shared;
+use crate::sql::pooler::Shutdown;
 use crate::sys::{self, file::StateDir};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -45,6 +46,8 @@ pub struct Running {
     world: Arc<World>,
     front: Arc<Front>,
     stop: watch::Sender<bool>,
+    /// Ends the listeners on TCP addresses alone.
+    stop_tcp: watch::Sender<bool>,
     /// Where clients connect.
     pub bound: Vec<Bound>,
     /// Where HTTP is answered.
@@ -80,6 +83,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         writer: Site::Local,
         life: 0,
         door: Door::Holding,
+        halts: Arc::default(),
         is_draining: false,
         local: local.upstream.clone(),
         cloud: cloud.as_ref().map(|cloud| cloud.upstream.clone()),
@@ -140,8 +144,13 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);
     let _ = front_slot.set(Arc::downgrade(&front));
     let bound = listeners.iter().map(|listener| listener.bound.clone()).collect();
+    let (stop_tcp, tcp_stopped) = watch::channel(false);
     for listener in listeners {
-        tasks.spawn(front.clone().serve(listener, stopped.clone()));
+        let stopped = match &listener.bound {
+            Bound::Tcp(_) => tcp_stopped.clone(),
+            Bound::Unix(_) => stopped.clone(),
+        };
+        tasks.spawn(front.clone().serve(listener, stopped));
     }
     let desk = Arc::new(Desk(world.clone()));
     let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -171,7 +180,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         }
     });
     world.set_accepting(true);
-    Ok(Running { world, front, stop, bound, http, tasks })
+    Ok(Running { world, front, stop, stop_tcp, bound, http, tasks })
 }
 
 impl Running {
@@ -182,12 +191,49 @@ impl Running {
 
     /// Ends in order: no new clients; idle sessions get 57P01, busy ones at the end of their
     /// transaction, at most for `drain_timeout`. The lease is not released.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        let patience = self.world.config.load().failover.drain_timeout;
+        self.stop_within(patience).await;
+    }
+
+    /// Returns when the process is to end by SHUTDOWN: at once, or when clients or servers have left.
+    pub async fn shut_down(&self) {
+        let mut ending = self.world.ending.subscribe();
+        loop {
+            let how = *ending.borrow_and_update();
+            let is_over = || match how {
+                None => false,
+                Some(Shutdown::Immediate) => true,
+                Some(Shutdown::WaitForClients) => self.clients() == 0 && self.front.arrivals.count() == 0,
+                Some(Shutdown::WaitForServers) => {
+                    self.world.pool.retire(|_, _| true);
+                    self.world.pool.open_count(|_, _| true) == 0
+                }
+            };
+            if how.is_some() {
+                self.stop_tcp.send_replace(true);
+            }
+            if is_over() {
+                return;
+            }
+            let nap = if how.is_some() { LEFT_EVERY } else { Duration::MAX };
+            let _ = tokio::time::timeout(nap, ending.changed()).await;
+        }
+    }
+
+    /// See [`World::shut_down`].
+    pub fn begin_shut_down(&self, how: Shutdown) {
+        self.world.shut_down(how);
+    }
+
+    /// Ends like [`Self::stop`], with another time for transactions.
+    pub async fn stop_within(mut self, patience: Duration) {
         self.world.events.record(Level::Info, "app.stopping", "no new clients");
         self.world.set_accepting(false);
+        self.stop_tcp.send_replace(true);
         self.stop.send_replace(true);
         self.world.routes.change(|map| map.is_draining = true);
-        let deadline = sys::now() + self.world.config.load().failover.drain_timeout;
+        let deadline = sys::now() + patience;
         while self.clients() > 0 && sys::now() < deadline {
             tokio::time::sleep(LEFT_EVERY).await;
         }
@@ -237,10 +283,34 @@ impl Running {
 /// restart. A configuration with a mistake changes nothing.
 pub fn reload(world: &World) -> Result<Vec<String>, String> {
     let source = world.source.as_ref().ok_or("there is no configuration to read again")?;
-    let new = source.load().map_err(|error| error.to_string())?;
+    let read = source.read().map_err(|error| error.to_string())?;
+    let new = source.check(&read, &[]).map_err(|error| error.to_string())?;
+    let said = apply(world, &new)?;
+    *world.overrides() = Overrides { read: Some(read), flags: Vec::new() };
+    Ok(said)
+}
+
+/// Lays one key over the configuration that was read last; no values take it back.
+pub fn set(world: &World, key: &str, values: Vec<String>) -> Result<Vec<String>, String> {
+    let source = world.source.as_ref().ok_or("there is no configuration to change")?;
+    let mut overrides = world.overrides();
+    let read = overrides.read.as_ref().ok_or("the configuration could not be read")?;
+    let flag = |value| Flag { name: "SET", key: key.to_owned().into(), value };
+    let mut flags: Vec<Flag> = overrides.flags.iter().filter(|flag| flag.key != key).cloned().collect();
+    match values.is_empty() {
+        true => flags.push(flag(None)),
+        false => flags.extend(values.into_iter().map(|value| flag(Some(value)))),
+    }
+    let new = source.check(read, &flags).map_err(|error| error.to_string())?;
+    let said = apply(world, &new)?;
+    overrides.flags = flags;
+    Ok(said)
+}
+
+fn apply(world: &World, new: &Config) -> Result<Vec<String>, String> {
     let old = world.config.load_full();
-    let changes = config::diff(&old, &new);
-    let live = old.with_live_of(&new);
+    let changes = config::diff(&old, new);
+    let live = old.with_live_of(new);
     // The files may hold a new certificate under the same name.
     let encryption = settings::encryption(&live.listen.tls).map_err(|error| error.to_string())?;
     if let Some(front) = world.front.get().and_then(std::sync::Weak::upgrade) {

@@ -54,6 +54,7 @@ pub fn auth(config: &config::Config) -> auth::Settings {
         method,
         static_users: static_users.collect(),
         admin_users: admins.into_iter().collect(),
+        stats_users: auth.stats_users.iter().map(ToString::to_string).collect(),
         console_uid: Some(nix::unistd::geteuid().as_raw()),
         hold_timeout: config.failover.hold_timeout,
         ..auth::Settings::default()

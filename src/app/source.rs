@@ -12,8 +12,16 @@ const FILE_MAX: u64 = 1024 * 1024;
 pub struct ConfigSource {
     /// `--config`
     pub file: Option<PathBuf>,
+    /// `--pgbouncer`: PgBouncer's file instead of one of ours.
+    pub pgbouncer: Option<PathBuf>,
     /// The other options.
     pub flags: Vec<Flag>,
+}
+
+/// The configuration's file as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    file: Option<File>,
 }
 
 /// Why there is no configuration. Shown to the operator as it is.
@@ -35,6 +43,11 @@ pub enum SourceError {
 impl ConfigSource {
     /// Reads and checks everything as it is now.
     pub fn load(&self) -> Result<Config, SourceError> {
+        self.check(&self.read()?, &[])
+    }
+
+    /// Reads everything as it is now.
+    pub fn read(&self) -> Result<Read, SourceError> {
         let file = match &self.file {
             None => None,
             Some(path) => {
@@ -42,6 +55,11 @@ impl ConfigSource {
                 Some(File { name: path.display().to_string(), text })
             }
         };
+        Ok(Read { file })
+    }
+
+    /// Checks what was read, with more options laid over it.
+    pub fn check(&self, read: &Read, more: &[Flag]) -> Result<Config, SourceError> {
         // Names and values that are not UTF-8 cannot be ours.
         let variables: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -50,8 +68,9 @@ impl ConfigSource {
             true => Machine::Root,
             false => Machine::User,
         };
-        let sources =
-            Sources { file, variables: &variables, flags: &self.flags, machine, read_file: &read_file };
+        let flags = [&self.flags, more].concat();
+        let file = read.file.clone();
+        let sources = Sources { file, variables: &variables, flags: &flags, machine, read_file: &read_file };
         Ok(config::load(&sources)?)
     }
 }
@@ -84,7 +103,8 @@ mod tests {
     fn a_file_that_cannot_be_read_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("none.toml");
-        let load = |path: &Path| ConfigSource { file: Some(path.to_owned()), flags: Vec::new() }.load();
+        let load =
+            |path: &Path| ConfigSource { file: Some(path.to_owned()), ..ConfigSource::default() }.load();
         let error = load(&missing).unwrap_err().to_string();
         assert!(
             error.starts_with("cannot read the configuration ") && error.contains("No such file"),

@@ -3,20 +3,23 @@
 use super::ConfigSource;
 use super::mirrors::Mirrors;
 use super::server::Server;
+use super::source::Read;
 use crate::base::{Epoch, OpId, Site};
-use crate::config::Config;
+use crate::config::{Config, Flag};
 use crate::failover::controller;
 use crate::lease;
 use crate::observe::Counters;
-use crate::observe::events::Events;
+use crate::observe::clients::Clients;
+use crate::observe::events::{Events, Level};
 use crate::pool::Pool;
-use crate::route::Routes;
+use crate::route::{Entry, Halt, Halts, Routes};
 use crate::serve::Front;
+use crate::sql::pooler::Shutdown;
 use crate::sys::file::StateDir;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The lease, for a pair of sites.
@@ -67,6 +70,19 @@ pub struct World {
     answers: Mutex<HashMap<OpId, Answer>>,
     is_accepting: AtomicBool,
     requests: AtomicU64,
+    /// How the process is to end, once that is known.
+    pub ending: watch::Sender<Option<Shutdown>>,
+    /// What SET has changed since the configuration was read, and that configuration.
+    overrides: Mutex<Overrides>,
+}
+
+/// Settings changed by command.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// The file as it was read last.
+    pub read: Option<Read>,
+    /// Laid over it.
+    pub flags: Vec<Flag>,
 }
 
 type Answer = oneshot::Sender<Result<Epoch, String>>;
@@ -92,6 +108,7 @@ pub struct Parts {
 impl World {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
+        let read = parts.source.as_ref().and_then(|source| source.read().ok());
         Self {
             config: ArcSwap::new(parts.config),
             state_dir: parts.state_dir,
@@ -111,6 +128,8 @@ impl World {
             answers: Mutex::default(),
             is_accepting: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            ending: watch::channel(None).0,
+            overrides: Mutex::new(Overrides { read, flags: Vec::new() }),
         }
     }
 
@@ -159,6 +178,38 @@ impl World {
     /// New clients are let in from now on, or not any more.
     pub fn set_accepting(&self, is_accepting: bool) {
         self.is_accepting.store(is_accepting, Ordering::Relaxed);
+    }
+
+    /// Begins to end the process. Asked again while it waits, it ends at once.
+    pub fn shut_down(&self, how: Shutdown) {
+        let is_again = self.ending.borrow().is_some();
+        let how = if is_again { Shutdown::Immediate } else { how };
+        self.events.record(Level::Info, "app.stopping", format!("{how:?}"));
+        self.set_accepting(false);
+        self.routes.change(|map| {
+            let mut halts = Halts::clone(&map.halts);
+            match how {
+                Shutdown::Immediate => {}
+                Shutdown::WaitForClients => halts.entry = Entry::ConsoleOnly,
+                Shutdown::WaitForServers => {
+                    halts.entry = Entry::NobodyWaits;
+                    halts.all = Halt::Paused;
+                }
+            }
+            map.halts = Arc::new(halts);
+        });
+        self.ending.send_replace(Some(how));
+    }
+
+    /// Who is connected; nobody before there is a front.
+    pub fn clients(&self) -> Clients {
+        let front = self.front.get().and_then(Weak::upgrade);
+        front.map(|front| front.shared.clients.clone()).unwrap_or_default()
+    }
+
+    /// What SET has changed.
+    pub fn overrides(&self) -> MutexGuard<'_, Overrides> {
+        self.overrides.lock().expect("no holder of the overrides panics")
     }
 
     /// The mirrors' databases, as they are called at a site.

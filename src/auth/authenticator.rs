@@ -3,7 +3,7 @@
 use super::plan::{Role, Test, plan, role_name, wrong_password};
 use super::verifiers::{VerifierSource, Verifiers};
 use crate::backend::Proof;
-use crate::base::{Retry, RoleName, Secret, sqlstate};
+use crate::base::{Privilege, Retry, RoleName, Secret, sqlstate};
 use crate::observe::events::Events;
 use crate::sys::{self, Peer};
 use crate::wire::frame::{self, Head};
@@ -62,6 +62,8 @@ pub struct Settings {
     pub static_users: Vec<StaticUser>,
     /// Roles that may change things on the console.
     pub admin_users: HashSet<String>,
+    /// Roles that may look at everything on the console.
+    pub stats_users: HashSet<String>,
     /// The user id that the console lets in over the Unix socket without a password: our own.
     pub console_uid: Option<u32>,
     /// Time for a client to prove itself (PostgreSQL's `authentication_timeout`).
@@ -78,6 +80,7 @@ impl Default for Settings {
             method: Method::default(),
             static_users: Vec::new(),
             admin_users: HashSet::new(),
+            stats_users: HashSet::new(),
             console_uid: None,
             timeout: Duration::from_secs(60),
             lookup_timeout: Duration::from_secs(2),
@@ -93,15 +96,6 @@ pub enum Door {
     Database,
     /// To our own console.
     Console,
-}
-
-/// What a client may do with the mirrors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privilege {
-    /// Look.
-    Ordinary,
-    /// Look and change.
-    Admin,
 }
 
 /// A client that has proved itself; AuthenticationOk has not been sent yet.
@@ -136,6 +130,7 @@ pub struct Authenticator {
     method: Method,
     static_users: HashMap<RoleName, Static>,
     admin_users: HashSet<String>,
+    stats_users: HashSet<String>,
     console_uid: Option<u32>,
     timeout: Duration,
     hold_timeout: Duration,
@@ -186,6 +181,7 @@ impl Authenticator {
             method: settings.method,
             static_users: static_users.collect(),
             admin_users: settings.admin_users,
+            stats_users: settings.stats_users,
             console_uid: settings.console_uid,
             timeout: settings.timeout,
             hold_timeout: settings.hold_timeout,
@@ -297,8 +293,11 @@ impl Authenticator {
     }
 
     fn admitted(&self, user: RoleName, proof: Proof) -> Authenticated {
-        let privilege =
-            if self.admin_users.contains(user.as_str()) { Privilege::Admin } else { Privilege::Ordinary };
+        let privilege = match user.as_str() {
+            name if self.admin_users.contains(name) => Privilege::Admin,
+            name if self.stats_users.contains(name) => Privilege::Stats,
+            _ => Privilege::Ordinary,
+        };
         Authenticated { user, proof, privilege }
     }
 }

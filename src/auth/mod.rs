@@ -19,7 +19,7 @@ mod plan;
 mod verifiers;
 
 pub use authenticator::{
-    AuthError, Authenticated, Authenticator, Door, Method, Privilege, Settings, StaticSecret, StaticUser,
+    AuthError, Authenticated, Authenticator, Door, Method, Settings, StaticSecret, StaticUser,
 };
 pub use client_tls::{ClientEncryption, ClientTls, ClientTlsError};
 pub use opening::{OpenError, Opened, open};

@@ -8,6 +8,7 @@ mod lsn;
 mod moment;
 mod names;
 mod op;
+mod privilege;
 mod secret;
 pub mod sqlstate;
 
@@ -17,6 +18,7 @@ pub use lsn::{Lsn, ParseLsnError};
 pub use moment::Moment;
 pub use names::{DatabaseName, MirrorName, NameError, RoleName, Site, SlotName};
 pub use op::OpId;
+pub use privilege::Privilege;
 pub use secret::Secret;
 
 /// What a caller may do after an error.

@@ -4,6 +4,7 @@ use crate::app::ConfigSource;
 use crate::config::Flag;
 use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Stands in front of your PostgreSQL, mirrors it to the cloud and fails over to it.
@@ -94,7 +95,7 @@ impl Settings {
     pub fn source(self) -> anyhow::Result<ConfigSource> {
         let mut flags = Vec::new();
         let mut put = |name, key, value: Option<String>| {
-            flags.extend(value.map(|value| Flag { name, key, value }));
+            flags.extend(value.map(|value| Flag { name, key: Cow::Borrowed(key), value: Some(value) }));
         };
         put("--local", "upstream.local.url", self.local);
         put("--cloud", "upstream.cloud.url", self.cloud);
@@ -117,7 +118,7 @@ impl Settings {
         }
         let file = self.config.as_deref().map(std::path::absolute).transpose();
         let file = file.context("cannot find out in which directory this is")?;
-        Ok(ConfigSource { file, flags })
+        Ok(ConfigSource { file, pgbouncer: None, flags })
     }
 }
 

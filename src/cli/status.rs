@@ -116,7 +116,7 @@ fn address(asked: &StatusArguments) -> Option<String> {
     let Some(file) = &asked.config else {
         return Some(std::env::var("CLOUD_MIRROR__HTTP__LISTEN").unwrap_or_else(|_| DEFAULT.to_owned()));
     };
-    let config = match (ConfigSource { file: Some(file.clone()), flags: Vec::new() }).load() {
+    let config = match (ConfigSource { file: Some(file.clone()), ..ConfigSource::default() }).load() {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");

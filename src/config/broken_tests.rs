@@ -49,10 +49,12 @@ fn mistakes_in_variables_and_options_name_them() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
+    let flag =
+        |name, key: &'static str, value: &str| Flag { name, key: key.into(), value: Some(value.to_owned()) };
     let flags = [
-        Flag { name: "--local", key: "upstream.local.url", value: "mysql://root:geheim@h".to_owned() },
-        Flag { name: "--pool-mode", key: "pool.mode", value: "transaction".to_owned() },
-        Flag { name: "--listen", key: "listen.tcp", value: "6432".to_owned() },
+        flag("--local", "upstream.local.url", "mysql://root:geheim@h"),
+        flag("--pool-mode", "pool.mode", "transaction"),
+        flag("--listen", "listen.tcp", "6432"),
     ];
     let errors = load(&sources(None, &variables, &flags)).unwrap_err().to_string();
     assert_eq!(

@@ -23,6 +23,7 @@ impl Changes {
 /// Keys that a running process takes over; every other key needs a restart.
 const LIVE: &[&str] = &[
     "auth.admin_users",
+    "auth.stats_users",
     "auth.users",
     "failover.drain_timeout",
     "failover.hold_timeout",
@@ -33,7 +34,8 @@ const LIVE: &[&str] = &[
 /// Sections of which a running process takes over every key.
 const LIVE_SECTIONS: &[&str] = &["pool.", "tcp."];
 
-fn is_live(key: &str) -> bool {
+/// Whether a running process takes the key over.
+pub(super) fn is_live(key: &str) -> bool {
     LIVE.contains(&key) || LIVE_SECTIONS.iter().any(|section| key.starts_with(section))
 }
 
@@ -60,6 +62,7 @@ impl Config {
     pub fn with_live_of(&self, new: &Config) -> Config {
         let mut config = self.clone();
         config.auth.admin_users.clone_from(&new.auth.admin_users);
+        config.auth.stats_users.clone_from(&new.auth.stats_users);
         config.auth.users.clone_from(&new.auth.users);
         config.failover.drain_timeout = new.failover.drain_timeout;
         config.failover.hold_timeout = new.failover.hold_timeout;
@@ -124,6 +127,8 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
     );
     let admins = config.auth.admin_users.iter().map(ToString::to_string).collect::<Vec<_>>();
     put("auth.admin_users", admins.join(", "));
+    let watchers = config.auth.stats_users.iter().map(ToString::to_string).collect::<Vec<_>>();
+    put("auth.stats_users", watchers.join(", "));
     for mirror in &config.mirrors {
         let key = |key: &str| format!("mirror.{}.{key}", mirror.name);
         put(&key("database"), mirror.database.to_string());

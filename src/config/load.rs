@@ -6,6 +6,7 @@ use super::reader::{Problems, Section, unknown};
 use super::tree::{self, Table, Value};
 use super::{lease, listen, mirrors, pool, tcp, upstream, users};
 use crate::base::Site;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,9 @@ pub struct Flag {
     /// `--pool-size`
     pub name: &'static str,
     /// `pool.size`; `mirror.*.replace_role_passwords` speaks of every mirror.
-    pub key: &'static str,
-    /// As typed.
-    pub value: String,
+    pub key: Cow<'static, str>,
+    /// As typed; `None` takes back what the file and the environment say.
+    pub value: Option<String>,
 }
 
 /// What the defaults depend on.

@@ -13,6 +13,7 @@ mod listen;
 mod load;
 mod mirrors;
 mod model;
+pub mod pgbouncer;
 mod pool;
 mod problem;
 mod reader;

@@ -192,6 +192,8 @@ pub struct Auth {
     pub users: Vec<StaticUser>,
     /// `admin_users`: who may give commands that change something.
     pub admin_users: Vec<RoleName>,
+    /// `stats_users`: who may look at everything on the console.
+    pub stats_users: Vec<RoleName>,
 }
 
 /// An entry of `[[auth.users]]`.

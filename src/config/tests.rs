@@ -35,7 +35,7 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn flag(name: &'static str, key: &'static str, value: &str) -> Flag {
-    Flag { name, key, value: value.to_owned() }
+    Flag { name, key: key.into(), value: Some(value.to_owned()) }
 }
 
 #[track_caller]

@@ -66,11 +66,13 @@ pub(super) fn merged(sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Tabl
     for Flag { name, key, value } in sources.flags {
         let at = Origin::Flag((*name).to_owned());
         let path: Vec<&str> = key.split('.').collect();
-        if seen.contains(key) {
-            join(&mut tree, &path, value);
-        } else {
-            put(&mut tree, &path, at, value, problems);
-            seen.push(key);
+        match value {
+            None => remove(&mut tree, &path),
+            Some(value) if seen.contains(&key.as_ref()) => join(&mut tree, &path, value),
+            Some(value) => {
+                put(&mut tree, &path, at, value, problems);
+                seen.push(key);
+            }
         }
     }
     tree
@@ -101,6 +103,17 @@ fn put(tree: &mut Table, path: &[&str], at: Origin, value: &str, problems: &mut 
         table = inner;
     }
     table.insert((*last).to_owned(), Node { at, value: Value::Text(value.to_owned()) });
+}
+
+/// Takes a key away.
+fn remove(tree: &mut Table, path: &[&str]) {
+    let Some((last, sections)) = path.split_last() else { return };
+    let mut table = tree;
+    for section in sections {
+        let Some(Node { value: Value::Table(inner), .. }) = table.get_mut(*section) else { return };
+        table = inner;
+    }
+    table.remove(*last);
 }
 
 /// An option given again adds to its list.

@@ -55,11 +55,25 @@ pub(super) fn read(
             }
         }
     }
+    let mut watchers = Vec::new();
+    let has_watchers = section.has("stats_users");
+    match section.texts("stats_users", "stats_users = [\"monitor\"]") {
+        None => is_sound &= !has_watchers,
+        Some(names) => {
+            for name in names {
+                match role(&section, "stats_users", &name) {
+                    Some(role) => watchers.push(role),
+                    None => is_sound = false,
+                }
+            }
+        }
+    }
     section.finish();
     is_sound.then(|| Auth {
         kind: kind.map_or(AuthType::ScramSha256, |kind| kind.value),
         users,
         admin_users: admins,
+        stats_users: watchers,
     })
 }
 

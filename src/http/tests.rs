@@ -34,6 +34,10 @@ impl Facts for Told {
         Arc::default()
     }
 
+    fn pooler(&self) -> crate::observe::pooler::Pooler {
+        unreachable!("HTTP shows none of the console's tables")
+    }
+
     fn may_write_now(&self) -> bool {
         self.0.lock().unwrap().1
     }

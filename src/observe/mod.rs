@@ -13,6 +13,7 @@ pub mod events;
 pub mod links;
 pub mod logs;
 pub mod metrics;
+pub mod pooler;
 pub mod status;
 pub mod time;
 
@@ -28,6 +29,9 @@ pub trait Facts: Send + Sync + 'static {
 
     /// What was counted since the start.
     fn counters(&self) -> std::sync::Arc<Counters>;
+
+    /// The pooler, for the console's tables.
+    fn pooler(&self) -> pooler::Pooler;
 
     /// Whether a write may be acknowledged at this moment: the gate is open and its deadline,
     /// compared with the clock now, has not passed.

@@ -13,6 +13,12 @@ pub fn utc(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
 }
 
+/// `at` in UTC as PgBouncer's console writes it: `2026-02-28 23:59:59 UTC`.
+pub fn console(at: SystemTime) -> String {
+    let text = utc(at);
+    format!("{} {} UTC", &text[..10], &text[11..19])
+}
+
 /// Days since 1970-01-01 as a date of the Gregorian calendar: counted in eras of 400 years that
 /// begin on the first of March, so that the leap day is the last of its year.
 fn date(days: u64) -> (u64, u64, u64) {

@@ -203,7 +203,8 @@ impl Session {
     async fn ask(&mut self, command: Command) -> ConsoleReply {
         count(&self.shared.counters.commands_answered);
         let (reply, answer) = oneshot::channel();
-        let call = ConsoleCall { command, caller: self.caller(), reply };
+        let (caller, interrupt) = (self.caller(), Default::default());
+        let call = ConsoleCall { command, caller, interrupt, reply };
         if self.shared.console.send(call).await.is_err() {
             return Err(ConsoleError::gone());
         }

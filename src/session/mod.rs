@@ -28,7 +28,7 @@ pub mod walk;
 pub use switch::{Made, NoLink, Wanted};
 
 use crate::backend::Login;
-use crate::base::{Epoch, Site, sqlstate};
+use crate::base::{Epoch, Privilege, Site, sqlstate};
 use crate::observe::clients::{ClientEntry, Clients, Order};
 use crate::observe::{Counters, count};
 use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
@@ -323,7 +323,8 @@ impl Session {
     }
 
     fn caller(&self) -> Caller {
-        Caller { user: self.identity.login.user.clone(), is_admin: self.identity.is_admin }
+        let privilege = if self.identity.is_admin { Privilege::Admin } else { Privilege::Ordinary };
+        Caller { user: self.identity.login.user.clone(), privilege }
     }
 }
 

@@ -523,6 +523,7 @@ mod tests {
             writer: Site::Local,
             life: 0,
             door: Door::Open,
+            halts: Arc::default(),
             is_draining: false,
             local: Arc::new(Upstream { endpoints: Vec::new() }),
             cloud: None,

@@ -5,6 +5,7 @@
 //! `Ok(None)` and goes to the server unchanged.
 
 use super::lex::{LexError, Lexer, Token, is_space};
+use super::pooler::{self, Pooler};
 use crate::base::{DatabaseName, MirrorName, sqlstate};
 
 /// A command of ours.
@@ -44,6 +45,8 @@ pub enum Command {
     },
     /// `RELOAD`, on the console only: reads the configuration again.
     Reload,
+    /// One of PgBouncer's, on the console only.
+    Pooler(Pooler),
 }
 
 impl Command {
@@ -54,6 +57,7 @@ impl Command {
             | Command::DropMirror { .. }
             | Command::Promote { .. }
             | Command::Reload => true,
+            Command::Pooler(pooler) => pooler.is_change(),
             Command::ShowMirrorStatus
             | Command::ShowDatabaseMirrorStatus { .. }
             | Command::ShowLease
@@ -76,6 +80,7 @@ impl Command {
             Command::DropMirror { .. } => "DROP MIRROR",
             Command::Promote { .. } => "ALTER DATABASE",
             Command::Reload => "RELOAD",
+            Command::Pooler(pooler) => pooler.words(),
         }
     }
 }
@@ -96,6 +101,28 @@ pub const HELP: &[(&str, &str, &str)] = &[
     ("DROP MIRROR mirror", "stops mirroring; the copy stays", "auth.admin_users"),
     ("ALTER DATABASE mirror PROMOTE", "makes the cloud the writer in a new epoch", "auth.admin_users"),
     ("RELOAD", "reads the configuration again (on the database mirror only)", "auth.admin_users"),
+];
+
+/// PgBouncer's commands in the same form. All of them are for the database `mirror` only.
+pub const POOLER_HELP: &[(&str, &str, &str)] = &[
+    ("SHOW CLIENTS|SERVERS|SOCKETS|ACTIVE_SOCKETS", "who is connected", "auth.stats_users"),
+    ("SHOW POOLS|DATABASES|USERS|LISTS", "what there is, with its limits", "auth.stats_users"),
+    ("SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS", "what was counted", "auth.stats_users"),
+    ("SHOW CONFIG|STATE|PREPARED", "settings, pauses, prepared statements", "auth.stats_users"),
+    ("SHOW MEM|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES", "nothing: there is none of it", "auth.stats_users"),
+    ("SHOW FDS", "nothing: file descriptors are not handed out", "auth.admin_users"),
+    ("SET key = value", "changes a setting until the configuration is read again", "auth.admin_users"),
+    ("PAUSE [db]", "gives out no more servers, and returns when all are closed", "auth.admin_users"),
+    ("RESUME [db]", "goes on after PAUSE, KILL or SUSPEND", "auth.admin_users"),
+    ("SUSPEND", "sends nobody's statements", "auth.admin_users"),
+    ("DISABLE db, ENABLE db", "refuses or allows new clients", "auth.admin_users"),
+    ("RECONNECT [db]", "closes servers as soon as they are given back", "auth.admin_users"),
+    ("WAIT_CLOSE [db]", "returns when RECONNECT has reached every server", "auth.admin_users"),
+    ("KILL [db]", "cuts clients and servers, and pauses", "auth.admin_users"),
+    ("KILL_CLIENT id", "cuts one client", "auth.admin_users"),
+    ("SHUTDOWN", "ends the process at once", "auth.admin_users"),
+    ("SHUTDOWN WAIT_FOR_SERVERS", "pauses, and ends when all servers are closed", "auth.admin_users"),
+    ("SHUTDOWN WAIT_FOR_CLIENTS", "takes no new clients, and ends when all have left", "auth.admin_users"),
 ];
 
 /// Where a text was typed.
@@ -158,7 +185,10 @@ pub fn parse(text: &[u8], place: Place) -> Result<Option<Command>, CommandError>
     let Some(first) = first else { return Ok(None) };
     let mut words = Words { lexer, at: 0, usage: "" };
     if first.is_word("SHOW") {
-        words.show(place)
+        match (words.show(place)?, place) {
+            (None, Place::Console) => Ok(pooler::parse(text)?.map(Command::Pooler)),
+            (command, _) => Ok(command),
+        }
     } else if first.is_word("MIRROR") {
         words.mirror_database().map(Some)
     } else if first.is_word("DROP") {
@@ -168,6 +198,8 @@ pub fn parse(text: &[u8], place: Place) -> Result<Option<Command>, CommandError>
     } else if first.is_word("RELOAD") && place == Place::Console {
         words.usage = "RELOAD takes no arguments.";
         words.end().map(|()| Some(Command::Reload))
+    } else if place == Place::Console {
+        Ok(pooler::parse(text)?.map(Command::Pooler))
     } else {
         Ok(None)
     }

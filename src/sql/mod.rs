@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, enums out. This room knows no catalog, opens nothing and never rewrites a
 //! statement; what it does not recognise belongs to PostgreSQL. [`lex`] splits a text as
-//! PostgreSQL's scanner does; [`admin`] recognises our commands; [`session`] recognises SET,
+//! PostgreSQL's scanner does; [`admin`] recognises our commands and [`pooler`] those of PgBouncer's console; [`session`] recognises SET,
 //! RESET and the ends of transactions; [`console`] holds the question and the answer that travel
 //! between a session and the console; [`quote`] writes names and values into SQL.
 //!
@@ -11,5 +11,6 @@
 pub mod admin;
 pub mod console;
 pub mod lex;
+pub mod pooler;
 pub mod quote;
 pub mod session;

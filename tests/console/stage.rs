@@ -5,13 +5,18 @@
 
 use async_trait::async_trait;
 use cloud_mirror::admin::{Console, Greeting, Guest, Operator, serve};
-use cloud_mirror::base::{DatabaseName, Epoch, Lsn, MirrorName, RoleName, Site};
+use cloud_mirror::base::{DatabaseName, Epoch, Lsn, MirrorName, Moment, Privilege, RoleName, Site};
+use cloud_mirror::config;
 use cloud_mirror::observe::events::Event;
+use cloud_mirror::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler};
 use cloud_mirror::observe::status::{LeaseStatus, MirrorState, MirrorStatus, Status};
 use cloud_mirror::observe::{Counters, Facts};
-use cloud_mirror::sql::console::{Caller, ConsoleCall, ConsoleError};
+use cloud_mirror::sql::console::{Caller, ConsoleCall, ConsoleError, Interrupt};
+use cloud_mirror::sql::pooler::Pooler as PoolerCommand;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -79,6 +84,32 @@ impl Facts for Known {
         Arc::default()
     }
 
+    fn pooler(&self) -> Pooler {
+        let (variables, read_file) = (BTreeMap::new(), |_: &Path| Ok(String::new()));
+        let text = "[upstream.local]\nurl = \"postgres://postgres@db/shop\"\n".to_owned();
+        let file = Some(config::File { name: "stage.toml".to_owned(), text });
+        let machine = config::Machine::Root;
+        let sources =
+            config::Sources { file, variables: &variables, flags: &[], machine, read_file: &read_file };
+        Pooler {
+            config: Arc::new(config::load(&sources).unwrap_or_else(|errors| panic!("{errors}"))),
+            clients: Vec::new(),
+            logging_in: 0,
+            links: Vec::new(),
+            counts: vec![DatabaseCounts {
+                database: b"shop".to_vec(),
+                total: Counts { queries: 12_345_678, ..Counts::default() },
+                before: Counts::default(),
+                period: Duration::ZERO,
+            }],
+            halted: Halted::No,
+            paused: Default::default(),
+            disabled: Default::default(),
+            now: Moment(1),
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
     fn may_write_now(&self) -> bool {
         true
     }
@@ -123,6 +154,22 @@ impl Operator for Said {
 
     async fn reload(&self) -> Result<Vec<String>, ConsoleError> {
         self.say("reload".to_owned())
+    }
+
+    /// What waits does so until it is interrupted.
+    async fn pooler(
+        &self,
+        command: PoolerCommand,
+        interrupt: Interrupt,
+    ) -> Result<Vec<String>, ConsoleError> {
+        self.say(format!("{command:?}"))?;
+        if command.waits() {
+            tokio::select! {
+                () = interrupt.cancelled.cancelled() => self.say("cancelled".to_owned())?,
+                () = interrupt.gone.cancelled() => self.say("gone".to_owned())?,
+            };
+        }
+        Ok(Vec::new())
     }
 }
 
@@ -200,8 +247,13 @@ async fn welcome(mut socket: TcpStream, console: mpsc::Sender<ConsoleCall>, stop
         fields.find(|field| *field == b"user").unwrap();
         break String::from_utf8(fields.next().unwrap().to_vec()).unwrap();
     };
-    let caller = Caller { is_admin: user == "admin", user: RoleName::new(user).unwrap() };
-    let guest = Guest { caller, greeting: Greeting::Whole, sent: Vec::new() };
+    let privilege = match user.as_str() {
+        "admin" => Privilege::Admin,
+        "stats" => Privilege::Stats,
+        _ => Privilege::Ordinary,
+    };
+    let caller = Caller { privilege, user: RoleName::new(user).unwrap() };
+    let guest = Guest { caller, greeting: Greeting::Whole, sent: Vec::new(), cancel_key: None };
     // A client may leave as it likes.
     let _ = serve(socket, guest, console, stopping).await;
 }

@@ -4,10 +4,8 @@ use crate::SOON;
 use crate::front::{Front, NO_SERVER};
 use crate::raw::{receive, send};
 use bytes::BytesMut;
-use cloud_mirror::auth::{
-    Authenticator, ClientEncryption, Door, Method, Privilege, Settings, StaticSecret, StaticUser,
-};
-use cloud_mirror::base::{RoleName, Secret, Site};
+use cloud_mirror::auth::{Authenticator, ClientEncryption, Door, Method, Settings, StaticSecret, StaticUser};
+use cloud_mirror::base::{Privilege, RoleName, Secret, Site};
 use cloud_mirror::lab::{Cluster, StopMode};
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::sys::Peer;

@@ -73,7 +73,7 @@ pub fn put_whole(out: &mut BytesMut, rows: &ConsoleRows, formats: &[Format]) {
     for notice in &rows.notices {
         put_notice(out, notice);
     }
-    put_tag(out, rows.tag);
+    put_tag(out, &rows.tag);
 }
 
 /// RowDescription, or NoData when there are no columns: what Describe is answered.
@@ -109,6 +109,20 @@ fn put_value(out: &mut BytesMut, kind: Kind, value: &str, format: Format) {
             out.put_i32(value.len() as i32);
             out.put_slice(value.as_bytes());
         }
+        (Format::Binary, Kind::Int4) => {
+            let number: i32 = value.parse().expect("an int4 column holds a number");
+            out.put_i32(4);
+            out.put_i32(number);
+        }
+        (Format::Binary, Kind::Numeric) => put_numeric(out, value),
+        (Format::Binary, Kind::Bytea) => {
+            let digits = value.strip_prefix("\\x").expect("a bytea column holds hexadecimal digits");
+            out.put_i32((digits.len() / 2) as i32);
+            for pair in digits.as_bytes().chunks_exact(2) {
+                let digit = |byte: u8| char::from(byte).to_digit(16).expect("a hexadecimal digit") as u8;
+                out.put_u8(digit(pair[0]) << 4 | digit(pair[1]));
+            }
+        }
         (Format::Binary, Kind::Int8) => {
             let number: i64 = value.parse().expect("an int8 column holds a number");
             out.put_i32(8);
@@ -118,6 +132,25 @@ fn put_value(out: &mut BytesMut, kind: Kind, value: &str, format: Format) {
             out.put_i32(1);
             out.put_u8(u8::from(value == "t"));
         }
+    }
+}
+
+/// `numeric_send`: digits to the base of 10,000, the weight of the first one, sign and scale.
+fn put_numeric(out: &mut BytesMut, value: &str) {
+    let mut rest: u128 = value.parse().expect("a numeric column holds a whole number");
+    let mut digits = Vec::new();
+    while rest > 0 {
+        digits.push((rest % 10_000) as u16);
+        rest /= 10_000;
+    }
+    let weight = digits.len().saturating_sub(1) as i16;
+    out.put_i32(8 + 2 * digits.len() as i32);
+    out.put_i16(digits.len() as i16);
+    out.put_i16(weight);
+    out.put_u16(0);
+    out.put_u16(0);
+    for digit in digits.iter().rev() {
+        out.put_u16(*digit);
     }
 }
 
@@ -180,6 +213,21 @@ mod tests {
         let mut described = BytesMut::new();
         put_row_description(&mut described, lease_row().unwrap().columns, &[]);
         assert_eq!(&described[5..15], b"\0\x0aepoch\0\0\0");
+    }
+
+    #[test]
+    fn every_kind_has_its_binary_form() {
+        let binary = |kind, value: &str| {
+            let mut out = BytesMut::new();
+            put_value(&mut out, kind, value, Format::Binary);
+            out.to_vec()
+        };
+        assert_eq!(binary(Kind::Int4, "-2"), b"\0\0\0\x04\xff\xff\xff\xfe");
+        assert_eq!(binary(Kind::Bytea, "\\x01ff"), b"\0\0\0\x02\x01\xff");
+        assert_eq!(binary(Kind::Numeric, "0"), b"\0\0\0\x08\0\0\0\0\0\0\0\0");
+        // 1 2345 6789: three digits, the first one counts 10,000 squared.
+        let digits = b"\0\x03\0\x02\0\0\0\0\0\x01\x09\x29\x1a\x85";
+        assert_eq!(binary(Kind::Numeric, "123456789"), [b"\0\0\0\x0e".as_slice(), digits].concat());
     }
 
     #[test]

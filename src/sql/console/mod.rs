@@ -5,17 +5,37 @@
 //! which Describe needs.
 
 pub mod frames;
+mod pooler;
 
 use super::admin::{Command, CommandError};
-use crate::base::RoleName;
+use super::pooler::Pooler;
+use crate::base::{Privilege, RoleName};
+use std::borrow::Cow;
+use tokio_util::sync::CancellationToken;
 
 /// Who gives a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The role that logged in.
     pub user: RoleName,
-    /// Whether it is one of `auth.admin_users` (or our own uid on the Unix socket).
-    pub is_admin: bool,
+    /// What it may do.
+    pub privilege: Privilege,
+}
+
+impl Caller {
+    /// Whether it may change something.
+    pub fn is_admin(&self) -> bool {
+        self.privilege == Privilege::Admin
+    }
+}
+
+/// What ends a command that waits, besides what it waits for. The default never does.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt {
+    /// The caller has asked to be cancelled (`^C`).
+    pub cancelled: CancellationToken,
+    /// The caller's connection has ended. Outlives the command.
+    pub gone: CancellationToken,
 }
 
 /// A command, who gives it, and where its answer is awaited. When the sender is dropped without an
@@ -26,6 +46,8 @@ pub struct ConsoleCall {
     pub command: Command,
     /// For whom.
     pub caller: Caller,
+    /// When to stop waiting.
+    pub interrupt: Interrupt,
     /// Takes the answer; a caller that no longer waits is no error.
     pub reply: tokio::sync::oneshot::Sender<ConsoleReply>,
 }
@@ -41,7 +63,7 @@ pub struct ConsoleRows {
     /// Text form of the values.
     pub rows: Vec<Vec<Option<String>>>,
     /// Tag of CommandComplete.
-    pub tag: &'static str,
+    pub tag: Cow<'static, str>,
     /// Said to the user as NOTICE before the tag.
     pub notices: Vec<String>,
 }
@@ -53,12 +75,12 @@ impl ConsoleRows {
         for row in &rows {
             assert_eq!(row.len(), columns.len(), "columns of {}", command.words());
         }
-        Self { columns, rows, tag: "SHOW", notices: Vec::new() }
+        Self { columns, rows, tag: "SHOW".into(), notices: Vec::new() }
     }
 
     /// The answer of a command that did something.
     pub fn done(command: &Command, notices: Vec<String>) -> Self {
-        Self { columns: &[], rows: Vec::new(), tag: command.words(), notices }
+        Self { columns: &[], rows: Vec::new(), tag: command.words().into(), notices }
     }
 }
 
@@ -129,8 +151,14 @@ pub struct Column {
 pub enum Kind {
     /// `text`.
     Text,
+    /// `int4`.
+    Int4,
     /// `int8`.
     Int8,
+    /// `numeric`, of whole numbers that are not negative.
+    Numeric,
+    /// `bytea`, in its hexadecimal form.
+    Bytea,
     /// `bool`, written `t` and `f`.
     Bool,
 }
@@ -140,7 +168,10 @@ impl Kind {
     pub fn oid(self) -> u32 {
         match self {
             Kind::Text => 25,
+            Kind::Int4 => 23,
             Kind::Int8 => 20,
+            Kind::Numeric => 1700,
+            Kind::Bytea => 17,
             Kind::Bool => 16,
         }
     }
@@ -148,7 +179,8 @@ impl Kind {
     /// `typlen` in `pg_type`.
     pub fn size(self) -> i16 {
         match self {
-            Kind::Text => -1,
+            Kind::Text | Kind::Numeric | Kind::Bytea => -1,
+            Kind::Int4 => 4,
             Kind::Int8 => 8,
             Kind::Bool => 1,
         }
@@ -157,6 +189,10 @@ impl Kind {
 
 const fn text(name: &'static str) -> Column {
     Column { name, kind: Kind::Text }
+}
+
+const fn int4(name: &'static str) -> Column {
+    Column { name, kind: Kind::Int4 }
 }
 
 const fn int8(name: &'static str) -> Column {
@@ -233,9 +269,11 @@ pub fn columns(command: &Command) -> &'static [Column] {
         Command::ShowEvents => EVENTS,
         Command::ShowHelp => HELP,
         Command::ShowVersion => VERSION,
+        Command::Pooler(Pooler::Show(table)) => pooler::columns(*table),
         Command::MirrorDatabase { .. }
         | Command::DropMirror { .. }
         | Command::Promote { .. }
-        | Command::Reload => &[],
+        | Command::Reload
+        | Command::Pooler(_) => &[],
     }
 }

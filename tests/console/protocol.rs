@@ -1,9 +1,6 @@
 //! The database `mirror` as its clients see it: psql, a driver, and bytes nobody should send.
 
-#[path = "console/stage.rs"]
-mod stage;
-
-use stage::{Stage, client};
+use crate::stage::{self, Stage, client};
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::SimpleQueryMessage;
@@ -103,7 +100,8 @@ async fn rows_come_in_portions_when_the_driver_asks_for_them() {
         assert!(rows.len() <= 3);
         commands.extend(rows.iter().map(|row| row.get::<_, String>("command")));
     }
-    assert_eq!(commands.len(), cloud_mirror::sql::admin::HELP.len());
+    let all = cloud_mirror::sql::admin::HELP.len() + cloud_mirror::sql::admin::POOLER_HELP.len();
+    assert_eq!(commands.len(), all);
     transaction.commit().await.unwrap();
 }
 
