@@ -148,6 +148,8 @@ pub struct Session {
     told: Reports,
     /// Where it is linked, or was.
     last_site: Site,
+    /// To be said when the server has answered everything.
+    last_words: Option<Complaint>,
     /// The client was told why the session ends, and its socket is shut for writing.
     has_said_last_words: bool,
     entry: ClientEntry,
@@ -186,6 +188,7 @@ impl Session {
             local: local::Local::default(),
             told,
             last_site: site,
+            last_words: None,
             has_said_last_words: false,
             entry,
         })
@@ -253,9 +256,7 @@ impl Session {
             Exit::Terminate => self.on_terminate().await,
             Exit::ClientGone { is_half: true } => self.on_half_close().await,
             Exit::ClientGone { is_half: false } => self.leave(false).await,
-            Exit::ClientViolation(message) => {
-                self.end_with(&Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, message)).await
-            }
+            Exit::ClientViolation(message) => self.on_client_violation(message).await,
             Exit::ServerViolation(message) => {
                 tracing::error!(event = "session.server_violated_protocol", "{message}");
                 self.relay.link = None;
@@ -319,6 +320,20 @@ impl Session {
         }
         relay.client_ended = true;
         relay.finish_server = true;
+        Flow::Continue(())
+    }
+
+    /// What the client has sent is no message. What it sent before is executed and answered first, as
+    /// without us.
+    async fn on_client_violation(&mut self, message: String) -> Flow {
+        let complaint = Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, message);
+        if self.relay.link.is_none() || self.relay.is_quiet() || self.relay.ledger.has_no_place() {
+            return self.end_with(&complaint).await;
+        }
+        self.last_words = Some(complaint);
+        self.relay.client_in.clear();
+        self.relay.to_server.push(TERMINATE);
+        self.relay.client_ended = true;
         Flow::Continue(())
     }
 

@@ -118,9 +118,12 @@ impl Session {
         let (was_told, ended) = (self.relay.server_walk.has_passed_fatal, self.relay.client_ended);
         tracing::debug!(event = "session.link_lost", pid, said, was_told, ended);
         if self.relay.server_walk.has_passed_fatal || self.relay.client_ended {
-            // The client knows why, or does not want to.
+            // The client knows why, or does not want to, or has something else coming.
             self.relay.link = None;
-            return self.end_with_bytes(&[]).await;
+            return match self.last_words.take() {
+                Some(complaint) => self.end_with(&complaint).await,
+                None => self.end_with_bytes(&[]).await,
+            };
         }
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
         match (self.suspect(link.site, link.epoch, report.clone()).await, report) {
