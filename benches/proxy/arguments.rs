@@ -13,7 +13,9 @@ pub struct Arguments {
     /// What to measure, separated by commas; `all`, or a beginning such as `prepared`.
     #[arg(short, long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// On whom, separated by commas: direct, pgbouncer, pgbouncer-unix, ours, ours-unix.
+    /// On whom, separated by commas: direct, floor, pgbouncer, ours, each of the last three also with
+    /// `-unix`, the last two with `-tx`, ours with `-auto`; the environment variable PGBOUNCER names
+    /// another PgBouncer than the installed one.
     #[arg(short, long, value_delimiter = ',')]
     targets: Vec<String>,
     /// How often each target has its turn.
@@ -66,6 +68,10 @@ impl Arguments {
         let mut targets: Vec<Target> = Target::ALL.into_iter().filter(is_wanted).collect();
         if self.other.is_none() {
             targets.retain(|target| *target != Target::Other);
+        }
+        if crate::targets::floor_program().is_none() {
+            targets.retain(|target| !matches!(target, Target::Floor(_)));
+            println!("there is no C compiler, and so no floor: `apt-get install gcc`");
         }
         if crate::targets::pgbouncer().is_none() {
             targets.retain(|target| !target.is_pgbouncer());

@@ -39,6 +39,32 @@ impl Client {
         self.read_until_ready(buffer)
     }
 
+    /// Copies about `total` bytes in, in rows of 100 bytes; returns how many were sent.
+    pub fn copy_in(&mut self, text: &str, total: u64, buffer: &mut [u8]) -> anyhow::Result<u64> {
+        let mut message = vec![b'Q'];
+        message.extend_from_slice(&(text.len() as u32 + 5).to_be_bytes());
+        message.extend_from_slice(text.as_bytes());
+        message.push(0);
+        self.stream.write_all(&message)?;
+        // CopyInResponse for one column.
+        let mut response = [0; 10];
+        self.stream.read_exact(&mut response)?;
+        ensure!(response[0] == b'G', "the server answered: {}", String::from_utf8_lossy(&response));
+        let row = [[b'x'; 99].as_slice(), b"\n"].concat();
+        let rows = row.repeat(640);
+        let mut chunk = vec![b'd'];
+        chunk.extend_from_slice(&(rows.len() as u32 + 4).to_be_bytes());
+        chunk.extend_from_slice(&rows);
+        let mut sent = 0;
+        while sent < total {
+            self.stream.write_all(&chunk)?;
+            sent += chunk.len() as u64;
+        }
+        self.stream.write_all(b"c\0\0\0\x04")?;
+        self.read_until_ready(buffer)?;
+        Ok(sent)
+    }
+
     /// Reads up to and with ReadyForQuery; bodies are thrown away.
     fn read_until_ready(&mut self, buffer: &mut [u8]) -> anyhow::Result<u64> {
         let (mut total, mut skip, mut header, mut have) = (0, 0, [0; 5], 0);

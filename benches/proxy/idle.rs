@@ -3,7 +3,7 @@
 use crate::process;
 use crate::report::{Figure, Measured, Row};
 use crate::server::Server;
-use crate::targets::{Running, Target};
+use crate::targets::{Login, Running, Target};
 use anyhow::Context;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub fn measure(server: &Server, clients: usize, targets: &[Target]) -> anyhow::R
 }
 
 fn one(server: &Server, count: usize, target: Target) -> anyhow::Result<Row> {
-    let running = Running::start(server, target)?;
+    let running = Running::start(server, target, Login::Trust)?;
     let pid = running.pid().context("only a proxy's memory is measured")?;
     let memory = || process::rss_kb(pid).map(|kb| kb as f64);
     let cpu = || process::cpu(pid).map(|cpu| cpu.as_secs_f64());
@@ -46,7 +46,7 @@ fn one(server: &Server, count: usize, target: Target) -> anyhow::Result<Row> {
             Figure::new("empty MB", empty.map(|kb| kb / 1e3), 1),
             Figure::new("connected +MB", above(connected).map(|kb| kb / 1e3), 1),
             Figure::new("used +MB", above(used).map(|kb| kb / 1e3), 1),
-            Figure::new("kB/client", above(used).map(|kb| kb / count as f64), 1),
+            Figure::new("kB/client", above(used).map(|kb| kb / count as f64), 2),
             Figure::new("connects/s", Some(count as f64 / seconds), 0),
             Figure::new("idle CPU %", quiet, 2),
         ],

@@ -3,9 +3,9 @@
 use crate::arguments::Arguments;
 use crate::process;
 use crate::report::{Figure, Measured, Row};
-use crate::scenario::Load;
-use crate::server::{DATABASE, Server};
-use crate::targets::{Running, Target};
+use crate::scenario::{Load, Script};
+use crate::server::{DATABASE, PASSWORD, Server};
+use crate::targets::{Login, Mode, Running, Target, Way};
 use anyhow::{Context, ensure};
 use std::process::Command;
 
@@ -26,7 +26,7 @@ pub fn measure(
 ) -> anyhow::Result<Measured> {
     let mut running = Vec::new();
     for target in targets {
-        let target = Running::start(server, *target).with_context(|| target.name())?;
+        let target = Running::start(server, *target, load.login).with_context(|| target.name())?;
         let warm_up = if load.reconnects { "20" } else { "200" };
         pgbench(server, load, &target, &["-t", warm_up])?;
         running.push(target);
@@ -53,10 +53,14 @@ fn take_turn(server: &Server, load: &Load, target: &Running, seconds: u32) -> an
 /// Transactions and their number per second.
 fn pgbench(server: &Server, load: &Load, target: &Running, limit: &[&str]) -> anyhow::Result<(f64, f64)> {
     let mut command = Command::new(server.program("pgbench"));
-    command.args(["-n", "-S", "-M", load.protocol, "-c", &load.clients.to_string()]);
+    command.args(["-n", "-M", load.protocol, "-c", &load.clients.to_string()]);
+    if load.script == Script::SelectOnly {
+        command.arg("-S");
+    }
     command.args(["-j", &load.clients.min(2).to_string()]).args(limit);
     command.args(["-h", "127.0.0.1", "-p", &target.port.to_string(), "-U", target.target.role(), DATABASE]);
-    command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable");
+    command.env("PGGSSENCMODE", "disable").env("PGPASSWORD", PASSWORD);
+    command.env("PGSSLMODE", if load.login == Login::Tls { "require" } else { "disable" });
     if load.reconnects {
         command.arg("-C");
     }
@@ -72,30 +76,38 @@ fn pgbench(server: &Server, load: &Load, target: &Running, limit: &[&str]) -> an
 }
 
 fn summary(targets: &[Target], turns: &[Vec<Turn>]) -> Measured {
-    let find = |wanted: Target| targets.iter().position(|target| *target == wanted);
-    let direct = find(Target::Direct).map(|number| &turns[number]);
-    let bouncer = find(Target::PgBouncer(crate::targets::Way::Tcp)).map(|number| &turns[number]);
+    let find = |wanted: Target| targets.iter().position(|target| *target == wanted).map(|n| &turns[n]);
+    let (direct, floor) = (find(Target::Direct), find(Target::Floor(Way::Tcp)));
+    let bouncer = |mode| find(Target::PgBouncer(Way::Tcp, mode));
     let rows = targets.iter().zip(turns).map(|(target, own)| {
         let against = |others: Option<&Vec<Turn>>, figure: fn(&Turn) -> Option<f64>| {
             median(own.iter().zip(others?).filter_map(|(own, other)| Some(figure(own)? / figure(other)?)))
         };
         let cpus = || own.iter().filter_map(|turn| turn.cpu);
+        // Like with like, where there is a like.
+        let peer = match target.mode() {
+            Some(Mode::Transaction | Mode::Auto) => bouncer(Mode::Transaction),
+            Some(Mode::Session) | None => None,
+        };
+        let peer = peer.or_else(|| bouncer(Mode::Session));
         Row {
             target: *target,
             figures: vec![
                 Figure::new("tps", median(own.iter().map(|turn| turn.tps)), 0),
                 Figure::new("tps/direct", against(direct, |turn| Some(turn.tps)), 2),
-                Figure::new("tps/pgb", against(bouncer, |turn| Some(turn.tps)), 2),
+                Figure::new("tps/pgb", against(peer, |turn| Some(turn.tps)), 2),
                 Figure::new("CPU s/100k", median(cpus()), 2),
                 Figure::new("least", cpus().reduce(f64::min), 2),
-                Figure::new("CPU/pgb", against(bouncer, |turn| turn.cpu), 2),
+                Figure::new("CPU/pgb", against(peer, |turn| turn.cpu), 2),
+                Figure::new("CPU/floor", against(floor, |turn| turn.cpu), 2),
             ],
         }
     });
     Measured { rows: rows.collect() }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+/// The middle one.
+pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

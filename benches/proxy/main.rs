@@ -57,7 +57,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let fitting: Vec<Target> = targets.iter().copied().filter(|target| scenario.fits(*target)).collect();
         let measured = match &scenario.kind {
             Kind::Load(load) => load::measure(&server, load, &fitting, arguments),
-            Kind::Bulk => bulk::measure(&server, &fitting),
+            Kind::Bulk(bulk) => bulk::measure(&server, *bulk, &fitting, arguments),
             Kind::Idle { clients } => idle::measure(&server, *clients, &fitting),
         };
         let measured = measured.with_context(|| scenario.name.clone())?;

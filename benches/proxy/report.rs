@@ -1,12 +1,11 @@
 //! Tables for people, JSON for programs, and the bars.
 
 use crate::process;
-use crate::scenario::{Kind, Scenario};
-use crate::targets::{Target, Way, pgbouncer};
+use crate::scenario::{Kind, Scenario, Script};
+use crate::targets::{Mode, Target, Way, pgbouncer_version};
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use std::process::Command;
 
 /// One number of a table.
 #[derive(Debug, Clone)]
@@ -93,7 +92,8 @@ pub struct Report {
 impl Report {
     /// Nothing yet.
     pub fn new(server: &str, targets: &[Target]) -> Report {
-        let bouncer = if targets.iter().any(|target| target.is_pgbouncer()) { version() } else { None };
+        let bouncer =
+            if targets.iter().any(|target| target.is_pgbouncer()) { pgbouncer_version() } else { None };
         Report {
             machine: process::machine(),
             server: server.to_owned(),
@@ -129,24 +129,19 @@ impl Report {
     /// The bars, and whether they held in this run.
     pub fn verdict(&self) -> String {
         let mut lines = Vec::new();
-        let ours = Target::Ours(Way::Tcp);
         for (scenario, measured) in &self.measured {
-            let mut bar = |name: &str, is_held: fn(f64) -> bool, hoped: &str| {
-                if let Some(value) = measured.figure(ours, name) {
-                    let verdict = if is_held(value) { "held" } else { "MISSED" };
-                    lines.push(format!("{verdict:6}  {}: {name} {value:.2}, bar {hoped}", scenario.name));
-                }
-            };
-            match &scenario.kind {
-                Kind::Load(load) if load.protocol == "prepared" && load.clients > 1 => {
-                    bar("CPU/pgb", |ratio| ratio <= 1.0, "at most 1.00");
-                    bar("tps/pgb", |ratio| ratio >= 1.0, "at least 1.00");
-                }
-                Kind::Load(_) => {}
-                Kind::Bulk => bar("growth kB", |kb| kb < 1024.0, "below 1,024"),
-                Kind::Idle { .. } => {
-                    bar("connected +MB", |mb| mb < 10.0, "below 10");
-                    bar("used +MB", |mb| mb < 10.0, "below 10");
+            for (target, name, bar) in bars(scenario) {
+                if let Some(value) = measured.figure(target, name) {
+                    let (is_held, bar) = match bar {
+                        Bar::Most(most) => (value <= most, format!("at most {most:.2}")),
+                        Bar::Least(least) => (value >= least, format!("at least {least:.2}")),
+                    };
+                    let verdict = if is_held { "held" } else { "MISSED" };
+                    let target = target.name();
+                    lines.push(format!(
+                        "{verdict:6}  {}, {target}: {name} {value:.2}, bar {bar}",
+                        scenario.name
+                    ));
                 }
             }
         }
@@ -154,7 +149,46 @@ impl Report {
     }
 }
 
-fn version() -> Option<String> {
-    let output = Command::new(pgbouncer()?).arg("-V").output().ok()?;
-    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+/// How good a figure has to be.
+#[derive(Debug, Clone, Copy)]
+enum Bar {
+    Most(f64),
+    Least(f64),
+}
+
+/// What we ask of ourselves in a scenario.
+fn bars(scenario: &Scenario) -> Vec<(Target, &'static str, Bar)> {
+    use Bar::{Least, Most};
+    let ours = |way, mode| Target::Ours(way, mode);
+    let (tcp, unix) = (ours(Way::Tcp, Mode::Session), ours(Way::Unix, Mode::Session));
+    let pooled = |name: &'static str, by_tcp: f64, by_unix: f64| {
+        [Mode::Transaction, Mode::Auto].into_iter().flat_map(move |mode| {
+            [(ours(Way::Tcp, mode), name, Most(by_tcp)), (ours(Way::Unix, mode), name, Most(by_unix))]
+        })
+    };
+    match &scenario.kind {
+        Kind::Load(load) if load.reconnects => vec![(tcp, "CPU/pgb", Most(1.0))],
+        Kind::Load(load) if load.script == Script::TpcB => pooled("CPU/pgb", 0.85, 0.85).collect(),
+        Kind::Load(load) if load.clients > 1 => {
+            let mut bars = vec![
+                (tcp, "CPU/pgb", Most(1.0)),
+                (tcp, "CPU/floor", Most(1.1)),
+                (tcp, "tps/pgb", Least(1.0)),
+                (unix, "CPU/pgb", Most(0.8)),
+            ];
+            if load.protocol == "prepared" {
+                bars.extend(pooled("CPU/pgb", 0.85, 0.70));
+            }
+            bars
+        }
+        Kind::Load(_) => Vec::new(),
+        Kind::Bulk(_) => vec![
+            (tcp, "CPU/pgb", Most(0.65)),
+            (tcp, "CPU/floor", Most(1.3)),
+            (tcp, "growth kB", Most(1024.0)),
+        ],
+        Kind::Idle { .. } => [tcp, ours(Way::Tcp, Mode::Transaction), ours(Way::Tcp, Mode::Auto)]
+            .map(|target| (target, "kB/client", Most(4.0)))
+            .to_vec(),
+    }
 }

@@ -13,6 +13,9 @@ pub const ROLE: &str = "bench";
 /// The role that has to come over TCP, so that ours, which prefers the socket, does too.
 pub const TCP_ROLE: &str = "bench_tcp";
 
+/// The password of both.
+pub const PASSWORD: &str = "bench";
+
 /// Scale of the pgbench tables: 100,000 accounts each, small enough to stay in memory.
 const SCALE: &str = "5";
 
@@ -22,6 +25,9 @@ pub struct Server {
     pub other: Option<PathBuf>,
     cluster: Cluster,
     version: String,
+    verifier: String,
+    certificate: String,
+    key: String,
     // Dropped after the cluster, which runs on it.
     _runtime: Runtime,
 }
@@ -32,7 +38,11 @@ impl Server {
         let runtime = Runtime::new()?;
         let cluster = runtime.block_on(prepare())?;
         let version = runtime.block_on(cluster.value("postgres", "show server_version"))?;
-        let server = Server { other, cluster, version, _runtime: runtime };
+        let verifier = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'");
+        let verifier = runtime.block_on(cluster.value("postgres", &verifier))?;
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+        let server = Server { other, cluster, version, verifier, certificate, key, _runtime: runtime };
         let loaded = Command::new(server.program("pgbench"))
             .args(["-i", "-q", "-s", SCALE, "-h"])
             .arg(server.socket_dir())
@@ -63,6 +73,21 @@ impl Server {
         self.cluster.bindir().join(name)
     }
 
+    /// The SCRAM verifier of both roles.
+    pub fn verifier(&self) -> &str {
+        &self.verifier
+    }
+
+    /// A certificate of `localhost`, in PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Its private key, in PEM.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// `server_version`.
     pub fn version(&self) -> &str {
         &self.version
@@ -81,8 +106,16 @@ async fn prepare() -> anyhow::Result<Cluster> {
         .start()
         .await?;
     for role in [ROLE, TCP_ROLE] {
-        cluster.sql("postgres", &format!("CREATE ROLE {role} LOGIN SUPERUSER")).await?;
+        let create = format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PASSWORD}'");
+        cluster.sql("postgres", &create).await?;
     }
+    // One verifier for both: salted once.
+    let same = format!(
+        "UPDATE pg_authid SET rolpassword = (SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}')
+         WHERE rolname = '{TCP_ROLE}'"
+    );
+    cluster.sql("postgres", &same).await?;
     cluster.create_database(DATABASE).await?;
+    cluster.sql(DATABASE, "CREATE UNLOGGED TABLE copied (text text)").await?;
     Ok(cluster)
 }
