@@ -65,11 +65,11 @@ async fn committed_rows_outlive_kill_9_and_the_server_starts_again_at_once() {
     for n in 0..3 {
         // A busy backend does not notice the death of its postmaster before its statement ends,
         // and keeps the shared memory until then.
-        let busy = server.client("postgres").await.unwrap();
-        let statement = tokio::spawn(async move { busy.simple_query("SELECT pg_sleep(0.5)").await });
         server.sql("postgres", &format!("INSERT INTO t VALUES ({n})")).await.unwrap();
+        let busy = server.client("postgres").await.unwrap();
+        let statement = tokio::spawn(async move { busy.simple_query("SELECT pg_sleep(2)").await });
         eventually(SOON, async || {
-            let ask = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(0.5)'";
+            let ask = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'";
             that(server.value("postgres", ask).await?, |n| n == "1")
         })
         .await;

@@ -62,7 +62,9 @@ async fn rounds(rounds: usize) {
         p50.as_millis(),
         stalls.last().unwrap().as_millis()
     );
-    assert!(*stalls.last().unwrap() < Duration::from_secs(2), "{stalls:?}");
+    // Without optimisation each log-in of a client that was cut off computes for a tenth of a second.
+    let bar = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 2 });
+    assert!(*stalls.last().unwrap() < bar, "{stalls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
