@@ -1,6 +1,6 @@
 //! The configuration's plain types → those of the rooms.
 
-use crate::backend::tls::{ServerTls, TlsError, TlsMode};
+use crate::backend::tls::{ServerTls, TlsError, TlsMode, TlsWishes};
 use crate::backend::{Address, Endpoint, Login, Party, Proof};
 use crate::base::Site;
 use crate::config::{Config, Host, Mirror, SslMode, Upstream};
@@ -19,7 +19,13 @@ pub fn tls_mode(mode: SslMode) -> TlsMode {
 
 /// TLS towards a server. Fails when its certificates cannot be used.
 pub fn server_tls(upstream: &Upstream) -> Result<Arc<ServerTls>, TlsError> {
-    ServerTls::new(tls_mode(upstream.sslmode), upstream.sslrootcert.as_deref())
+    ServerTls::with(TlsWishes {
+        mode: tls_mode(upstream.sslmode),
+        root_cert: upstream.sslrootcert.clone(),
+        certificate: upstream.sslcert.clone(),
+        negotiation: upstream.sslnegotiation,
+        binding: upstream.channel_binding,
+    })
 }
 
 /// Where a server is, as its URL says.
@@ -95,7 +101,7 @@ mod tests {
         );
         let local = party(Site::Local, &config.local).unwrap();
         assert_eq!(local.endpoint.address.to_string(), "db:5433");
-        assert_eq!(local.endpoint.tls.mode, TlsMode::Require);
+        assert_eq!(local.endpoint.tls.mode(), TlsMode::Require);
         assert_eq!((local.login.user.as_str(), local.database.as_str()), ("app", "shop"));
         assert!(matches!(&local.login.proof, Proof::Password(password) if password.expose() == "pw"));
         let socket = socket_endpoint(&config.local).unwrap();

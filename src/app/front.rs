@@ -3,14 +3,15 @@
 use super::world::World;
 use super::{settings, setup::StartError};
 use crate::admin::{self, Greeting, Guest};
-use crate::auth::{Authenticator, ClientEncryption};
-use crate::backend::Party;
+use crate::auth::{self, Authenticator, ClientEncryption, Lookup, VerifierSource};
+use crate::backend::{Login, Party, Proof};
+use crate::base::Site;
 use crate::config::Listen;
 use crate::pool::Cancels;
 use crate::serve::{Arrivals, Console, ConsoleClient, DataThreads, Front, Listener};
 use crate::session::Shared;
 use crate::sql::console::ConsoleCall;
-use crate::sys;
+use crate::sys::{self, file::StateDir};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -44,11 +45,10 @@ pub fn front(
     encryption: ClientEncryption,
     stopping: watch::Receiver<bool>,
 ) -> Result<Front, StartError> {
-    let source = {
-        let world = world.clone();
-        move || -> Option<Party> { world.server(world.routes.map().writer).map(|server| server.party()) }
-    };
-    let auth = settings::auth(&world.config.load());
+    let config = world.config.load();
+    let mock_secret = Some(mock_secret(&world.state_dir)?);
+    let auth = auth::Settings { mock_secret, ..settings::auth(&config) };
+    let source = Writer(world.clone());
     let authenticator = Authenticator::new(auth, Arc::new(source), world.events.clone());
     let (calls, cancels) = (shared.console.clone(), shared.cancels.clone());
     let console = ConsoleDoor { calls, cancels, stopping };
@@ -57,9 +57,53 @@ pub fn front(
         shared,
         authenticator: ArcSwap::from_pointee(authenticator),
         encryption: ArcSwap::from_pointee(encryption),
+        proxies: ArcSwap::from_pointee(settings::proxies(&config.listen)),
         console: Arc::new(console),
         arrivals: Arrivals::default(),
     })
+}
+
+/// The server that is asked for secrets: whoever writes now.
+struct Writer(Arc<World>);
+
+impl VerifierSource for Writer {
+    fn party(&self) -> Option<Party> {
+        let site = self.0.routes.map().writer;
+        let party = self.0.server(site)?.party();
+        let config = self.0.config.load();
+        let Some(query) = &config.auth.query else { return Some(party) };
+        let upstream = match site {
+            Site::Local => &config.local,
+            Site::Cloud => config.cloud.as_ref()?,
+        };
+        let login = match &query.login {
+            None => party.login.clone(),
+            Some((user, password)) => {
+                Login { user: user.clone(), proof: password.clone().map_or(Proof::None, Proof::Password) }
+            }
+        };
+        let database = query.database.clone().unwrap_or_else(|| upstream.database.clone());
+        Some(Party { login, database, ..party })
+    }
+
+    fn lookup(&self) -> Lookup {
+        match &self.0.config.load().auth.query {
+            None => Lookup::Catalog,
+            Some(query) => Lookup::Query(query.text.clone()),
+        }
+    }
+}
+
+/// What the salts of roles that do not exist are made from. Kept, or a restart would tell them from
+/// those that do.
+fn mock_secret(state_dir: &StateDir) -> Result<[u8; 32], StartError> {
+    const FILE: &str = "mock-secret";
+    if let Some(known) = state_dir.read(FILE)?.and_then(|bytes| bytes.try_into().ok()) {
+        return Ok(known);
+    }
+    let secret = sys::random_bytes();
+    state_dir.write(FILE, &secret)?;
+    Ok(secret)
 }
 
 /// One thread relays for two cores, since servers and clients often share them; more cores than

@@ -5,7 +5,7 @@
 //! last said of it, also after a restart of the proxy.
 
 use super::world::World;
-use crate::auth::{Role, StoredPassword};
+use crate::auth::{MayLogIn, Role, StoredPassword};
 use crate::backend::control::describe;
 use crate::base::{Moment, RoleName, Site};
 use crate::serve::Front;
@@ -103,5 +103,5 @@ fn role(known: &Known) -> Option<(RoleName, Role)> {
         }
     };
     let password = StoredPassword::parse(known.password.as_deref());
-    Some((known.name.clone(), Role { password, valid_until }))
+    Some((known.name.clone(), Role { password, valid_until, may_log_in: MayLogIn::Yes }))
 }

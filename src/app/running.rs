@@ -68,7 +68,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
             Some(tokio::net::TcpListener::bind((at.host.as_str(), at.port)).await.map_err(failed)?)
         }
     };
-    let encryption = settings::encryption(&config.listen.tls)?;
+    let encryption = settings::encryption(&config.listen)?;
     let mirrors = Mirrors::new(ByCommand::read(&state_dir)?.applied_to(settings::mirrors(&config)));
     let mut advice = Vec::new();
     let local = setup::local(&config, &state_dir, &mut advice).await?;
@@ -312,12 +312,16 @@ fn apply(world: &World, new: &Config) -> Result<Vec<String>, String> {
     let changes = config::diff(&old, new);
     let live = old.with_live_of(new);
     // The files may hold a new certificate under the same name.
-    let encryption = settings::encryption(&live.listen.tls).map_err(|error| error.to_string())?;
+    let encryption = settings::encryption(&live.listen).map_err(|error| error.to_string())?;
     if let Some(front) = world.front.get().and_then(std::sync::Weak::upgrade) {
         front.encryption.store(Arc::new(encryption));
+        front.proxies.store(Arc::new(settings::proxies(&live.listen)));
         let authenticator = front.authenticator.load().reconfigured(settings::auth(&live));
         front.authenticator.store(Arc::new(authenticator));
         front.shared.hold_timeout.store(Arc::new(live.failover.hold_timeout));
+    }
+    for server in std::iter::once(&world.local).chain(&world.cloud) {
+        server.party().endpoint.tls.reload().map_err(|error| error.to_string())?;
     }
     world.pool.reconfigure(settings::pool(&live.pool));
     logs::set_level(live.log.level);

@@ -33,8 +33,17 @@ pub fn upstream(party: &Party, configured: &config::Upstream, directories: &[Pat
 pub fn auth(config: &config::Config) -> auth::Settings {
     let auth = &config.auth;
     let method = match auth.kind {
-        config::AuthType::ScramSha256 => auth::Method::ScramSha256,
+        // The rules have methods of their own.
+        config::AuthType::ScramSha256 | config::AuthType::Rules => auth::Method::ScramSha256,
         config::AuthType::Trust => auth::Method::Trust,
+        config::AuthType::Md5 => auth::Method::Md5,
+        config::AuthType::Password => auth::Method::Password,
+        config::AuthType::Certificate => auth::Method::Certificate,
+    };
+    let rules = match auth.kind {
+        // Without any rule nobody gets in.
+        config::AuthType::Rules => Some(auth.rules.clone()),
+        _ => None,
     };
     let static_users = auth.users.iter().filter_map(|user| {
         let secret = match &user.credential {
@@ -43,6 +52,7 @@ pub fn auth(config: &config::Config) -> auth::Settings {
             config::Credential::Verifier(verifier) => {
                 auth::StaticSecret::Verifier(verifier.expose().parse().ok()?)
             }
+            config::Credential::Md5(hash) => auth::StaticSecret::Md5(hash.clone()),
         };
         Some(auth::StaticUser { name: user.name.clone(), secret })
     });
@@ -52,6 +62,9 @@ pub fn auth(config: &config::Config) -> auth::Settings {
     };
     auth::Settings {
         method,
+        rules,
+        maps: auth.maps.clone(),
+        cache: auth.cache,
         static_users: static_users.collect(),
         admin_users: admins.into_iter().collect(),
         stats_users: auth.stats_users.iter().map(ToString::to_string).collect(),
@@ -62,13 +75,23 @@ pub fn auth(config: &config::Config) -> auth::Settings {
 }
 
 /// TLS towards clients.
-pub fn encryption(tls: &config::ClientTls) -> Result<auth::ClientEncryption, auth::ClientTlsError> {
-    let load = |cert: &PathBuf, key: &PathBuf| auth::ClientTls::from_files(cert, key).map(Arc::new);
-    Ok(match tls {
+pub fn encryption(listen: &config::Listen) -> Result<auth::ClientEncryption, auth::ClientTlsError> {
+    let clients = match &listen.client_certificates {
+        config::ClientCertificates::Ignored => auth::ClientAuthority::None,
+        config::ClientCertificates::Allowed(file) => auth::ClientAuthority::Allowed(file.clone()),
+        config::ClientCertificates::Required(file) => auth::ClientAuthority::Required(file.clone()),
+    };
+    let load = |cert: &PathBuf, key: &PathBuf| auth::ClientTls::from_files(cert, key, &clients).map(Arc::new);
+    Ok(match &listen.tls {
         config::ClientTls::Disable => auth::ClientEncryption::Never,
         config::ClientTls::Allow { cert, key } => auth::ClientEncryption::Offered(load(cert, key)?),
         config::ClientTls::Require { cert, key } => auth::ClientEncryption::Required(load(cert, key)?),
     })
+}
+
+/// Who has to say for whom it connects.
+pub fn proxies(listen: &config::Listen) -> auth::TrustedProxies {
+    auth::TrustedProxies(listen.proxies.clone())
 }
 
 /// Bounds of the pool.

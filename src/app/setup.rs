@@ -305,10 +305,12 @@ async fn looked_at(
     match (is_superuser, &config.cloud) {
         (true, _) => {}
         (false, Some(_)) => return Ok(Err(StartError::NotSuperuser { user })),
-        (false, None) if config.auth.kind == AuthType::Trust => {}
+        (false, None)
+            if config.auth.query.is_some()
+                || matches!(config.auth.kind, AuthType::Trust | AuthType::Certificate) => {}
         (false, None) => advice.push(format!(
             "{user} may not read passwords: only the users in [[auth.users]] can log in; \
-             give --local the URL of a superuser, or name them there"
+             give --local the URL of a superuser, name them there, or write auth.query"
         )),
     }
     if config.cloud.is_some() && wal_level != "logical" {

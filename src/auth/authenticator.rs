@@ -1,93 +1,34 @@
-//! The exchange with a client.
+//! Who gets in, and what of it gets the client into a server.
 
-use super::plan::{Role, Test, plan, role_name, wrong_password};
-use super::verifiers::{VerifierSource, Verifiers};
+use super::approach::Approach;
+use super::exchange::{Challenge, Client};
+use super::plan::{
+    Asking, MayLogIn, Plan, Role, StoredPassword, Test, failed, not_permitted, plan, role_name,
+    wrong_password,
+};
+use super::rules::{Choice, Question, choose};
+use super::settings::Settings;
+use super::verifiers::{LookedUp, Unavailable, VerifierSource, Verifiers};
 use crate::backend::Proof;
-use crate::base::{Privilege, Retry, RoleName, Secret, sqlstate};
+use crate::base::{Moment, Privilege, Retry, RoleName, Secret, sqlstate};
+use crate::config::hba::{AuthMethod, CertificateName, IdentMaps, Rule, WantedCertificate};
 use crate::observe::events::Events;
 use crate::sys::{self, Peer};
-use crate::wire::frame::{self, Head};
+use crate::wire::md5;
 use crate::wire::message::{self, Complaint};
-use crate::wire::scram::server::{Exchange, Refusal, Standing};
-use crate::wire::scram::{self, Verifier};
-use crate::wire::startup::Startup;
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::scram::Verifier;
+use crate::wire::scram::server::Standing;
+use crate::wire::startup::{Replication, Startup};
+use bytes::BytesMut;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-/// Longest SASL message (`PG_MAX_SASL_MESSAGE_LENGTH`).
-const SASL_MESSAGE_MAX: usize = 1024;
 /// Pause between questions to a writer that does not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-
-/// How clients prove themselves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// By SCRAM-SHA-256, against the configured secret or the server's verifier.
-    #[default]
-    ScramSha256,
-    /// Not at all. For demonstrations on loopback.
-    Trust,
-}
-
-/// A role whose secret is configured rather than read from the server.
-#[derive(Debug, Clone)]
-pub struct StaticUser {
-    /// The role.
-    pub name: RoleName,
-    /// Its secret.
-    pub secret: StaticSecret,
-}
-
-/// What is configured of a static user.
-#[derive(Debug, Clone)]
-pub enum StaticSecret {
-    /// The password: it also logs in upstream, by whatever method the server asks for.
-    Password(Secret),
-    /// A verifier: upstream the recovered key logs in.
-    Verifier(Verifier),
-}
-
-/// What an [`Authenticator`] is made of.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How clients prove themselves.
-    pub method: Method,
-    /// Roles with configured secrets; they come before what the server says.
-    pub static_users: Vec<StaticUser>,
-    /// Roles that may change things on the console.
-    pub admin_users: HashSet<String>,
-    /// Roles that may look at everything on the console.
-    pub stats_users: HashSet<String>,
-    /// The user id that the console lets in over the Unix socket without a password: our own.
-    pub console_uid: Option<u32>,
-    /// Time for a client to prove itself (PostgreSQL's `authentication_timeout`).
-    pub timeout: Duration,
-    /// Time for one answer of the writer about a role.
-    pub lookup_timeout: Duration,
-    /// How long a log-in waits for a writer when nothing is known of its role.
-    pub hold_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            method: Method::default(),
-            static_users: Vec::new(),
-            admin_users: HashSet::new(),
-            stats_users: HashSet::new(),
-            console_uid: None,
-            timeout: Duration::from_secs(60),
-            lookup_timeout: Duration::from_secs(2),
-            hold_timeout: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Where a client wants to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,35 +66,49 @@ pub enum AuthError {
     Gone(#[source] io::Error),
 }
 
+pub(super) fn refused(complaint: Complaint, why: impl Into<String>) -> AuthError {
+    AuthError::Refused { complaint, why: why.into() }
+}
+
 /// Authenticates clients.
 pub struct Authenticator {
-    method: Method,
-    static_users: HashMap<RoleName, Static>,
+    rules: Vec<Rule>,
+    maps: IdentMaps,
+    static_users: HashMap<RoleName, Role>,
     admin_users: HashSet<String>,
     stats_users: HashSet<String>,
     console_uid: Option<u32>,
     timeout: Duration,
     hold_timeout: Duration,
+    cache: Duration,
     verifiers: Arc<Verifiers>,
+    derived: Arc<Derived>,
     mock_secret: [u8; 32],
 }
 
-struct Static {
-    verifier: Verifier,
-    password: Option<Secret>,
+/// Verifiers of passwords that are known, made at the first log-in of each role: 4096 rounds of
+/// hashing. The salt is a function of the role's name, as for roles that do not exist: asking
+/// twice must not tell them apart.
+type Derived = Mutex<HashMap<RoleName, (Secret, Verifier)>>;
+
+/// What an exchange has shown.
+struct Proved {
+    proof: Proof,
+    may_log_in: MayLogIn,
 }
 
 impl Authenticator {
     /// Makes one; verifiers of roles that are not static are read where `source` says.
     pub fn new(settings: Settings, source: Arc<dyn VerifierSource>, events: Events) -> Self {
         let verifiers = Verifiers::new(source, settings.lookup_timeout, events);
-        Self::with(settings, Arc::new(verifiers), sys::random_bytes())
+        let mock_secret = settings.mock_secret.unwrap_or_else(sys::random_bytes);
+        Self::with(settings, Arc::new(verifiers), Arc::default(), mock_secret)
     }
 
     /// The same with other settings (a reload), the verifiers seen so far kept. `lookup_timeout`
-    /// stays as it was.
+    /// and `mock_secret` stay as they were.
     pub fn reconfigured(&self, settings: Settings) -> Self {
-        Self::with(settings, self.verifiers.clone(), self.mock_secret)
+        Self::with(settings, self.verifiers.clone(), self.derived.clone(), self.mock_secret)
     }
 
     /// Roles as they were last seen: they get in while no server can be asked.
@@ -161,31 +116,29 @@ impl Authenticator {
         self.verifiers.remember(roles);
     }
 
-    fn with(settings: Settings, verifiers: Arc<Verifiers>, mock_secret: [u8; 32]) -> Self {
+    fn with(
+        settings: Settings,
+        verifiers: Arc<Verifiers>,
+        derived: Arc<Derived>,
+        mock_secret: [u8; 32],
+    ) -> Self {
+        let rules = settings.effective_rules();
         let static_users = settings.static_users.into_iter().map(|user| {
-            let known = match user.secret {
-                // The salt is made once: asking twice must not tell configured roles from others.
-                StaticSecret::Password(password) => Static {
-                    verifier: Verifier::from_password(
-                        password.expose().as_bytes(),
-                        &sys::random_bytes::<{ Verifier::SALT_LENGTH }>(),
-                        Verifier::DEFAULT_ITERATIONS,
-                    ),
-                    password: Some(password),
-                },
-                StaticSecret::Verifier(verifier) => Static { verifier, password: None },
-            };
-            (user.name, known)
+            let password = user.secret.into();
+            (user.name, Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes })
         });
         Self {
-            method: settings.method,
+            rules,
+            maps: settings.maps,
             static_users: static_users.collect(),
             admin_users: settings.admin_users,
             stats_users: settings.stats_users,
             console_uid: settings.console_uid,
             timeout: settings.timeout,
             hold_timeout: settings.hold_timeout,
+            cache: settings.cache,
             verifiers,
+            derived,
             mock_secret,
         }
     }
@@ -200,14 +153,14 @@ impl Authenticator {
         stream: &mut S,
         buffered: &mut BytesMut,
         startup: &Startup,
-        peer: Peer,
+        approach: &Approach,
         door: Door,
     ) -> Result<Authenticated, AuthError> {
-        let mut client = Client { stream, buffered, out: BytesMut::new() };
+        let mut client = Client { stream, buffered, out: BytesMut::new(), user: &startup.user };
         if let Some(negotiation) = startup.negotiation() {
             message::negotiate_protocol_version(&mut client.out, &negotiation);
         }
-        let done = tokio::time::timeout(self.timeout, self.run(&mut client, startup, peer, door)).await;
+        let done = tokio::time::timeout(self.timeout, self.run(&mut client, startup, approach, door)).await;
         let refused = match done {
             Ok(Ok(authenticated)) => return Ok(authenticated),
             Ok(Err(AuthError::Gone(error))) => return Err(AuthError::Gone(error)),
@@ -229,56 +182,191 @@ impl Authenticator {
         &self,
         client: &mut Client<'_, S>,
         startup: &Startup,
-        peer: Peer,
+        approach: &Approach,
         door: Door,
     ) -> Result<Authenticated, AuthError> {
-        let is_ourselves =
-            matches!((peer, self.console_uid), (Peer::Unix { uid: Some(uid) }, Some(own)) if uid == own);
+        let is_ourselves = matches!((approach.peer, self.console_uid), (Peer::Unix { uid: Some(uid) }, Some(own)) if uid == own);
         let name = role_name(&startup.user);
-        match (door, self.method, name) {
-            (Door::Console, _, Some(user)) if is_ourselves => {
-                client.send().await?;
-                Ok(Authenticated { user, proof: Proof::None, privilege: Privilege::Admin })
-            }
-            (_, Method::Trust, Some(user)) => {
-                client.send().await?;
-                let proof = match self.static_users.get(&user).and_then(|known| known.password.clone()) {
-                    Some(password) => Proof::Password(password),
-                    None => Proof::None,
-                };
-                Ok(self.admitted(user, proof))
-            }
-            (_, Method::Trust, None) => Err(refused(wrong_password(&startup.user), "not a role name")),
-            (_, Method::ScramSha256, name) => {
-                let test = self.test(&startup.user, name.as_ref()).await?;
-                let keys = exchange(client, &startup.user, test).await?;
-                let user = name.ok_or_else(|| refused(wrong_password(&startup.user), "not a role name"))?;
-                let proof = match self.static_users.get(&user).and_then(|known| known.password.clone()) {
-                    Some(password) => Proof::Password(password),
-                    None => Proof::ScramKeys { client_key: keys.client_key, server_key: keys.server_key },
-                };
-                Ok(self.admitted(user, proof))
-            }
+        if let (Door::Console, true, Some(user)) = (door, is_ourselves, &name) {
+            client.send().await?;
+            return Ok(Authenticated { user: user.clone(), proof: Proof::None, privilege: Privilege::Admin });
         }
-    }
-
-    /// What the client has to pass.
-    async fn test(&self, user: &[u8], name: Option<&RoleName>) -> Result<Test, AuthError> {
-        if let Some(known) = name.and_then(|name| self.static_users.get(name)) {
-            return Ok(Test { verifier: known.verifier.clone(), standing: Standing::Genuine, why: "" });
-        }
-        let role = match name {
-            Some(name) => self.look_up(name).await?,
-            None => None,
+        let text = String::from_utf8_lossy(&startup.user);
+        let database = String::from_utf8_lossy(&startup.database);
+        let question = Question {
+            approach,
+            user: &text,
+            database: &database,
+            is_physical: startup.replication == Replication::Physical,
+            roles: None,
+            networks: &sys::networks,
         };
-        plan(user, role.as_deref(), &self.mock_secret, sys::now()).map_err(|complaint| refused(complaint, ""))
+        let (rule, roles) = self.rule(&question, name.as_ref()).await?;
+        self.check_certificate(rule, &question)?;
+        let proved = self.prove(client, rule, &question, name.as_ref(), &roles).await?;
+        let Some(user) = name else { return Err(refused(wrong_password(client.user), "not a role name")) };
+        if rule.certificate == WantedCertificate::Named && rule.method != AuthMethod::Certificate {
+            let allowed = self.is_named(rule, &question, &roles);
+            if !allowed {
+                return Err(refused(wrong_password(client.user), "the certificate names somebody else"));
+            }
+        }
+        if proved.may_log_in == MayLogIn::No {
+            return Err(refused(not_permitted(&user), ""));
+        }
+        client.send().await?;
+        let privilege = match user.as_str() {
+            name if self.admin_users.contains(name) => Privilege::Admin,
+            name if self.stats_users.contains(name) => Privilege::Stats,
+            _ => Privilege::Ordinary,
+        };
+        Ok(Authenticated { user, proof: proved.proof, privilege })
     }
 
-    async fn look_up(&self, name: &RoleName) -> Result<Option<Arc<Role>>, AuthError> {
+    /// The rule that decides, and the roles that the client is a member of where they were needed.
+    async fn rule(
+        &self,
+        question: &Question<'_>,
+        name: Option<&RoleName>,
+    ) -> Result<(&Rule, Vec<String>), AuthError> {
+        let mut roles = Vec::new();
+        let mut choice = choose(&self.rules, question);
+        if choice == Choice::NeedsRoles {
+            if let Some(name) = name {
+                roles = self.until_answered(|| self.verifiers.memberships(name)).await?;
+            }
+            choice = choose(&self.rules, &Question { roles: Some(&roles), ..*question });
+        }
+        match choice {
+            Choice::Rule(rule) if rule.method == AuthMethod::Reject => {
+                Err(refused(question.rejected(), format!("the rule at {}", rule.at)))
+            }
+            Choice::Rule(rule) => {
+                // Names in the map may ask for roles too.
+                if roles.is_empty()
+                    && self.maps.asks_for_roles(rule.map.as_deref())
+                    && let Some(name) = name
+                {
+                    roles = self.until_answered(|| self.verifiers.memberships(name)).await?;
+                }
+                Ok((rule, roles))
+            }
+            Choice::None | Choice::NeedsRoles => Err(refused(question.no_entry(), "")),
+        }
+    }
+
+    fn check_certificate(&self, rule: &Rule, question: &Question<'_>) -> Result<(), AuthError> {
+        match (rule.certificate, question.approach.certificate()) {
+            (WantedCertificate::None, _) | (_, Some(_)) => Ok(()),
+            (WantedCertificate::Signed | WantedCertificate::Named, None) => {
+                let text = "connection requires a valid client certificate";
+                Err(refused(Complaint::fatal(sqlstate::INVALID_AUTHORIZATION, text), ""))
+            }
+        }
+    }
+
+    /// Whether the client's certificate may stand for the role.
+    fn is_named(&self, rule: &Rule, question: &Question<'_>, roles: &[String]) -> bool {
+        let Some(names) = question.approach.certificate() else { return false };
+        let outside: Vec<&str> = match rule.name {
+            CertificateName::Common => names.common.iter().map(String::as_str).collect(),
+            CertificateName::Distinguished => vec![&names.distinguished],
+            CertificateName::Alternative => names.alternative.iter().map(String::as_str).collect(),
+        };
+        outside.iter().any(|outside| self.may_be(rule, outside, question, roles))
+    }
+
+    fn may_be(&self, rule: &Rule, outside: &str, question: &Question<'_>, roles: &[String]) -> bool {
+        let is_member = |role: &str| roles.iter().any(|known| known == role);
+        self.maps.allows(rule.map.as_deref(), outside, question.user, is_member)
+    }
+
+    async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        client: &mut Client<'_, S>,
+        rule: &Rule,
+        question: &Question<'_>,
+        name: Option<&RoleName>,
+        roles: &[String],
+    ) -> Result<Proved, AuthError> {
+        let asking = match rule.method {
+            AuthMethod::Trust => return Ok(self.without_password(name)),
+            AuthMethod::Reject => return Err(refused(question.rejected(), "")),
+            AuthMethod::Certificate => {
+                return match self.is_named(rule, question, roles) {
+                    true => Ok(self.without_password(name)),
+                    false => Err(refused(
+                        failed("certificate", client.user),
+                        "the certificate names somebody else",
+                    )),
+                };
+            }
+            AuthMethod::Peer => {
+                let uid = match question.approach.peer {
+                    Peer::Unix { uid } => uid,
+                    Peer::Tcp(_) | Peer::Unknown => None,
+                };
+                let outside = uid.and_then(sys::user_name);
+                return match outside {
+                    Some(outside) if self.may_be(rule, &outside, question, roles) => {
+                        Ok(self.without_password(name))
+                    }
+                    other => {
+                        let why = format!("the operating system's user is {other:?}");
+                        Err(refused(failed("Peer", client.user), why))
+                    }
+                };
+            }
+            AuthMethod::ScramSha256 => Asking::Scram,
+            AuthMethod::Md5 => Asking::Md5,
+            AuthMethod::Password => Asking::Clear,
+        };
+        let (role, is_cached) = self.role(name).await?;
+        let role = role.as_deref();
+        let plan = plan(asking, client.user, role, &self.mock_secret, sys::now())
+            .map_err(|complaint| refused(complaint, ""))?;
+        let proved = self.test(client, plan, question, name).await;
+        if let (Err(AuthError::Refused { .. }), true, Some(name)) = (&proved, is_cached, name) {
+            // Maybe the password was changed: the next attempt gets what the server says then.
+            self.verifiers.forget(name);
+        }
+        let may_log_in = role.map_or(MayLogIn::No, |role| role.may_log_in);
+        Ok(Proved { proof: proved?, may_log_in })
+    }
+
+    /// Proof of a client that showed no password: what is configured for its role.
+    fn without_password(&self, name: Option<&RoleName>) -> Proved {
+        let known = name.and_then(|name| self.static_users.get(name)).map(|role| &role.password);
+        let proof = match known {
+            Some(StoredPassword::Plain(password)) => Proof::Password(password.clone()),
+            Some(StoredPassword::Md5(hash)) => Proof::Md5Hash(hash.clone()),
+            Some(StoredPassword::None | StoredPassword::Scram(_) | StoredPassword::Unreadable) | None => {
+                Proof::None
+            }
+        };
+        Proved { proof, may_log_in: MayLogIn::Yes }
+    }
+
+    /// What is known of a role, and whether it comes from a cache.
+    async fn role(&self, name: Option<&RoleName>) -> Result<(Option<Arc<Role>>, bool), AuthError> {
+        let Some(name) = name else { return Ok((None, false)) };
+        if let Some(known) = self.static_users.get(name) {
+            return Ok((Some(Arc::new(known.clone())), false));
+        }
+        let LookedUp { role, is_cached } =
+            self.until_answered(|| self.verifiers.look_up(name, self.cache)).await?;
+        Ok((role, is_cached))
+    }
+
+    /// Asks until a server answers, at most for `hold_timeout`.
+    async fn until_answered<T, F: Future<Output = Result<T, Unavailable>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, AuthError> {
         let deadline = Instant::now() + self.hold_timeout;
         loop {
-            let unavailable = match self.verifiers.look_up(name).await {
-                Ok(role) => return Ok(role),
+            let unavailable = match ask().await {
+                Ok(answer) => return Ok(answer),
                 Err(unavailable) => unavailable,
             };
             if unavailable.retry == Retry::Never || Instant::now() + ASK_AGAIN > deadline {
@@ -292,109 +380,81 @@ impl Authenticator {
         }
     }
 
-    fn admitted(&self, user: RoleName, proof: Proof) -> Authenticated {
-        let privilege = match user.as_str() {
-            name if self.admin_users.contains(name) => Privilege::Admin,
-            name if self.stats_users.contains(name) => Privilege::Stats,
-            _ => Privilege::Ordinary,
-        };
-        Authenticated { user, proof, privilege }
-    }
-}
-
-/// The exchange itself. `user` is for the refusal's text only.
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Client<'_, S>,
-    user: &[u8],
-    test: Test,
-) -> Result<scram::Keys, AuthError> {
-    let judged = |refusal| match refusal {
-        Refusal::WrongPassword if test.why.is_empty() => refused(wrong_password(user), "wrong password"),
-        Refusal::WrongPassword => refused(wrong_password(user), test.why),
-        Refusal::Malformed { code, message, detail } => {
-            let complaint = Complaint::fatal(code, message);
-            refused(Complaint { detail: detail.map(Into::into), ..complaint }, "")
-        }
-    };
-    message::authentication_sasl(&mut client.out, &[scram::SCRAM_SHA_256]);
-    client.send().await?;
-    let mut first = client.sasl_message(user).await?;
-    let nonce = scram::base64(&sys::random_bytes::<18>());
-    let client_first = match initial_response(&mut first)? {
-        Some(data) => data,
-        // The mechanism without data: an empty challenge, and the data comes next.
-        None => {
-            message::authentication_sasl_continue(&mut client.out, b"");
-            client.send().await?;
-            client.sasl_message(user).await?
-        }
-    };
-    let (exchange, server_first) =
-        Exchange::start(test.verifier, test.standing, &client_first, &nonce).map_err(judged)?;
-    message::authentication_sasl_continue(&mut client.out, server_first.as_bytes());
-    client.send().await?;
-    let accepted = exchange.finish(&client.sasl_message(user).await?).map_err(judged)?;
-    message::authentication_sasl_final(&mut client.out, accepted.server_final.as_bytes());
-    client.send().await?;
-    Ok(accepted.keys)
-}
-
-/// Body of a SASLInitialResponse: mechanism, length of the data or -1, data.
-fn initial_response(body: &mut Bytes) -> Result<Option<Bytes>, AuthError> {
-    let malformed = |text| refused(Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, text), "");
-    let (mechanism, _) = frame::cstring(body).ok_or_else(|| malformed("invalid string in message"))?;
-    if mechanism != scram::SCRAM_SHA_256.as_bytes() {
-        return Err(malformed("client selected an invalid SASL authentication mechanism"));
-    }
-    body.advance(mechanism.len() + 1);
-    let length = body.try_get_i32().map_err(|_| malformed("insufficient data left in message"))?;
-    match usize::try_from(length) {
-        Err(_) if length == -1 && body.is_empty() => Ok(None),
-        Ok(length) if length == body.len() => Ok(Some(body.clone())),
-        Ok(length) if length > body.len() => Err(malformed("insufficient data left in message")),
-        Ok(_) | Err(_) => Err(malformed("invalid message format")),
-    }
-}
-
-/// The client's side of the connection during the exchange.
-struct Client<'a, S> {
-    stream: &'a mut S,
-    buffered: &'a mut BytesMut,
-    out: BytesMut,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
-    async fn send(&mut self) -> Result<(), AuthError> {
-        self.stream.write_all_buf(&mut self.out).await.map_err(AuthError::Gone)?;
-        self.stream.flush().await.map_err(AuthError::Gone)
-    }
-
-    /// Body of the next message, which must be a SASLInitialResponse or SASLResponse.
-    async fn sasl_message(&mut self, user: &[u8]) -> Result<Bytes, AuthError> {
-        loop {
-            match frame::head(self.buffered) {
-                Head::Frame { tag, .. } | Head::Bad { tag, .. } if tag != b'p' => {
-                    let text = format!("expected SASL response, got message type {tag}");
-                    return Err(refused(Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, text), ""));
-                }
-                Head::Frame { total, .. } if total <= frame::HEADER + SASL_MESSAGE_MAX => {
-                    if self.buffered.len() >= total {
-                        return Ok(self.buffered.split_to(total).freeze().slice(frame::HEADER..));
-                    }
-                }
-                // As PostgreSQL: the length goes to the log, the client has just failed.
-                Head::Frame { .. } | Head::Bad { .. } => {
-                    return Err(refused(wrong_password(user), "invalid length of a SASL message"));
-                }
-                Head::Partial => {}
+    async fn test<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        client: &mut Client<'_, S>,
+        plan: Plan,
+        question: &Question<'_>,
+        name: Option<&RoleName>,
+    ) -> Result<Proof, AuthError> {
+        let Plan { test, standing, why } = plan;
+        let end_point = question.approach.end_point();
+        match test {
+            Test::Scram(verifier) => {
+                let keys = client.scram(Challenge { verifier, standing, why }, end_point).await?;
+                Ok(Proof::ScramKeys { client_key: keys.client_key, server_key: keys.server_key })
             }
-            if self.stream.read_buf(self.buffered).await.map_err(AuthError::Gone)? == 0 {
-                return Err(AuthError::Gone(io::ErrorKind::UnexpectedEof.into()));
+            Test::ScramOf(password) => {
+                let verifier = self.derive(name, &password, client.user).await;
+                client.scram(Challenge { verifier, standing, why }, end_point).await?;
+                Ok(Proof::Password(password))
+            }
+            Test::Md5(hash) => client.md5(&hash).await.map(|()| Proof::Md5Hash(hash)),
+            Test::Md5Of(password) => {
+                let hash = Secret::new(md5::stored(client.user, password.expose().as_bytes()));
+                client.md5(&hash).await.map(|()| Proof::Password(password))
+            }
+            Test::Clear(stored) => {
+                let password = client.cleartext().await?;
+                let fits = fits(stored, password.clone(), client.user.to_vec()).await;
+                match standing {
+                    Standing::Genuine if fits => Ok(Proof::Password(password)),
+                    Standing::Genuine => Err(refused(wrong_password(client.user), "wrong password")),
+                    Standing::Doomed => Err(refused(wrong_password(client.user), why)),
+                }
             }
         }
     }
+
+    async fn derive(&self, name: Option<&RoleName>, password: &Secret, user: &[u8]) -> Verifier {
+        let known = || self.derived.lock().expect("no holder of the verifiers panics");
+        if let Some(name) = name
+            && let Some((of, verifier)) = known().get(name)
+            && of == password
+        {
+            return verifier.clone();
+        }
+        let (salt, text) = (Verifier::mock(&self.mock_secret, user).salt().to_vec(), password.clone());
+        let verifier = aside(move || {
+            Verifier::from_password(text.expose().as_bytes(), &salt, Verifier::DEFAULT_ITERATIONS)
+        })
+        .await;
+        if let Some(name) = name {
+            known().insert(name.clone(), (password.clone(), verifier.clone()));
+        }
+        verifier
+    }
 }
 
-fn refused(complaint: Complaint, why: impl Into<String>) -> AuthError {
-    AuthError::Refused { complaint, why: why.into() }
+/// Whether a password in clear text is the one that is stored.
+async fn fits(stored: StoredPassword, password: Secret, user: Vec<u8>) -> bool {
+    match stored {
+        StoredPassword::None | StoredPassword::Unreadable => false,
+        StoredPassword::Plain(known) => {
+            md5::is_equal(known.expose().as_bytes(), password.expose().as_bytes())
+        }
+        StoredPassword::Md5(hash) => {
+            let shown = md5::stored(&user, password.expose().as_bytes());
+            md5::is_equal(hash.expose().as_bytes(), shown.as_bytes())
+        }
+        StoredPassword::Scram(verifier) => aside(move || verifier.fits(password.expose().as_bytes())).await,
+    }
+}
+
+/// Thousands of rounds of hashing: not on a thread that serves others.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }

@@ -1,8 +1,13 @@
 //! TLS towards clients.
 
+use super::approach::TlsChannel;
+use crate::backend::tls::{ALPN, provider};
 use crate::sys::{Carrier, Socket};
+use crate::wire::certificate;
 use bytes::Bytes;
-use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
@@ -10,9 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-
-/// The protocol's name inside TLS; clients that start with TLS at once must say it.
-const ALPN: &[u8] = b"postgresql";
 
 /// What is offered to clients that connect by TCP. Unix sockets are never encrypted.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +41,20 @@ impl ClientEncryption {
 #[derive(Debug)]
 pub struct ClientTls {
     config: Arc<ServerConfig>,
+    /// The hash of our certificate that SCRAM can be bound to.
+    end_point: Option<Arc<[u8]>>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ClientAuthority {
+    /// They are not asked for.
+    #[default]
+    None,
+    /// Who shows one must have it from an authority in this PEM file.
+    Allowed(PathBuf),
+    /// The same, and there is no TLS without one.
+    Required(PathBuf),
 }
 
 /// Why the certificate or the key cannot be used.
@@ -60,6 +76,14 @@ pub enum ClientTlsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The file with the authorities for clients.
+    #[error("cannot use the client authorities in {path}: {why}")]
+    Authority {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Both can be read, but not used together.
     #[error("the certificate in {certificate} and the key in {key} do not go together: {source}")]
     Pair {
@@ -74,9 +98,14 @@ pub enum ClientTlsError {
 }
 
 impl ClientTls {
-    /// Reads a PEM certificate chain (our own first) and its PEM key. TLS 1.2 and 1.3, no client
-    /// certificates.
-    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, ClientTlsError> {
+    /// Reads a PEM certificate chain (our own first) and its PEM key, and the authorities for
+    /// certificates of clients. TLS 1.2 and 1.3, with session tickets: they are made and checked
+    /// without keeping anything of a session.
+    pub fn from_files(
+        certificate: &Path,
+        key: &Path,
+        clients: &ClientAuthority,
+    ) -> Result<Self, ClientTlsError> {
         let wrong = |why: String| ClientTlsError::Certificate { path: certificate.to_owned(), why };
         let chain = CertificateDer::pem_file_iter(certificate)
             .and_then(|items| items.collect::<Result<Vec<_>, _>>())
@@ -86,19 +115,47 @@ impl ClientTls {
         }
         let private = PrivateKeyDer::from_pem_file(key)
             .map_err(|e| ClientTlsError::Key { path: key.to_owned(), why: e.to_string() })?;
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("ring supports TLS 1.2 and 1.3")
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
-                .map_err(|source| ClientTlsError::Pair {
-                    certificate: certificate.to_owned(),
-                    key: key.to_owned(),
-                    source,
-                })?;
+        let end_point = chain.first().and_then(|own| certificate::end_point_hash(own));
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports TLS 1.2 and 1.3");
+        let builder = match clients {
+            ClientAuthority::None => builder.with_no_client_auth(),
+            ClientAuthority::Allowed(path) | ClientAuthority::Required(path) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(authorities(path)?, provider());
+                let verifier = match clients {
+                    ClientAuthority::Required(_) => verifier,
+                    ClientAuthority::None | ClientAuthority::Allowed(_) => verifier.allow_unauthenticated(),
+                };
+                let wrong = |why: String| ClientTlsError::Authority { path: path.to_owned(), why };
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| wrong(e.to_string()))?)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, private).map_err(|source| ClientTlsError::Pair {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            source,
+        })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { config: Arc::new(config) })
+        // Each of these has keys of its own: a ticket does not outlive the files it was made under.
+        if let Ok(ticketer) = Ticketer::new() {
+            config.ticketer = ticketer;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Self { config: Arc::new(config), end_point: end_point.map(Arc::from) })
+    }
+
+    /// What the log-in has to know of a connection that was just made.
+    pub(super) fn channel(&self, socket: &Socket) -> TlsChannel {
+        let chain = match socket {
+            Socket::TlsServer(tls) => tls.get_ref().1.peer_certificates(),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::TlsClient(_) => None,
+        };
+        TlsChannel {
+            end_point: self.end_point.clone(),
+            certificate: chain.and_then(|chain| certificate::names(chain.first()?)),
+        }
     }
 
     /// The handshake after our `S`: nothing has been read of it, and the client need not name the
@@ -120,4 +177,17 @@ impl ClientTls {
         }
         Ok(Socket::TlsServer(Box::new(tls)))
     }
+}
+
+fn authorities(path: &Path) -> Result<Arc<RootCertStore>, ClientTlsError> {
+    let wrong = |why: String| ClientTlsError::Authority { path: path.to_owned(), why };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        store.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(wrong("it holds no PEM certificate".to_owned()));
+    }
+    Ok(Arc::new(store))
 }

@@ -10,18 +10,26 @@
 //! writer: that comes through [`VerifierSource`].
 //!
 //! A connection is: opening → asked → proved, or refused with PostgreSQL's own code and text.
-//! Start reading in `authenticator.rs`; `plan.rs` holds the decisions.
+//! Start reading in `authenticator.rs`; `rules.rs` and `plan.rs` hold the decisions, `exchange.rs` the
+//! messages.
 
+mod approach;
 mod authenticator;
 mod client_tls;
+mod exchange;
 mod opening;
 mod plan;
+mod proxied;
+mod rules;
+mod settings;
 mod verifiers;
 
-pub use authenticator::{
-    AuthError, Authenticated, Authenticator, Door, Method, Settings, StaticSecret, StaticUser,
-};
-pub use client_tls::{ClientEncryption, ClientTls, ClientTlsError};
+pub use crate::config::hba::AuthMethod as Method;
+pub use approach::{Approach, Channel, TlsChannel};
+pub use authenticator::{AuthError, Authenticated, Authenticator, Door};
+pub use client_tls::{ClientAuthority, ClientEncryption, ClientTls, ClientTlsError};
 pub use opening::{OpenError, Opened, open};
-pub use plan::{Role, StoredPassword};
-pub use verifiers::{Unavailable, VerifierSource, Verifiers};
+pub use plan::{MayLogIn, Role, StoredPassword};
+pub use proxied::TrustedProxies;
+pub use settings::{Settings, StaticSecret, StaticUser};
+pub use verifiers::{LookedUp, Lookup, Unavailable, VerifierSource, Verifiers};

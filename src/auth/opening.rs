@@ -1,9 +1,12 @@
 //! From a fresh connection to its start-up packet.
 
+use super::approach::{Approach, Channel};
 use super::client_tls::ClientEncryption;
+use super::proxied::{TrustedProxies, source_of};
 use crate::base::sqlstate;
-use crate::sys::Socket;
+use crate::sys::{Peer, Socket};
 use crate::wire::message::Complaint;
+use crate::wire::proxy::ProxyError;
 use crate::wire::startup::{Opening, Refusal, Request, Startup};
 use bytes::{Bytes, BytesMut};
 use std::io;
@@ -17,6 +20,8 @@ pub enum Opened {
     Session {
         /// The connection, encrypted where that was agreed.
         socket: Socket,
+        /// How it came.
+        approach: Approach,
         /// What it asks for.
         startup: Startup,
         /// What it has sent behind the start-up packet already.
@@ -47,6 +52,15 @@ pub enum OpenError {
     /// The handshake failed.
     #[error("TLS handshake with a client failed: {0}")]
     Tls(#[source] io::Error),
+    /// A load balancer that has to say for whom it connects did not.
+    #[error("{peer}: {source}")]
+    Proxied {
+        /// Who.
+        peer: Peer,
+        /// What is wrong.
+        #[source]
+        source: ProxyError,
+    },
     /// The client went away before it had said what it wants.
     #[error("the client went away: {0}")]
     Gone(#[source] io::Error),
@@ -55,18 +69,28 @@ pub enum OpenError {
     Timeout(Duration),
 }
 
-/// Reads what the client wants, doing TLS on the way as `encryption` says, within `timeout`.
+/// Reads what the client wants, doing TLS on the way as `encryption` says, within `timeout`. One of
+/// `proxies` says first for whom it connects.
 pub async fn open(
     socket: Socket,
     encryption: &ClientEncryption,
+    proxies: &TrustedProxies,
     timeout: Duration,
 ) -> Result<Opened, OpenError> {
-    tokio::time::timeout(timeout, opened(socket, encryption))
+    tokio::time::timeout(timeout, opened(socket, encryption, proxies))
         .await
         .unwrap_or(Err(OpenError::Timeout(timeout)))
 }
 
-async fn opened(mut socket: Socket, encryption: &ClientEncryption) -> Result<Opened, OpenError> {
+async fn opened(
+    mut socket: Socket,
+    encryption: &ClientEncryption,
+    proxies: &TrustedProxies,
+) -> Result<Opened, OpenError> {
+    let mut approach = Approach::in_clear(socket.peer());
+    if proxies.include(approach.peer) {
+        approach.peer = source_of(&mut socket).await?;
+    }
     let mut opening = Opening::new();
     let mut buf = [0; 1024];
     loop {
@@ -87,6 +111,7 @@ async fn opened(mut socket: Socket, encryption: &ClientEncryption) -> Result<Ope
             (Request::Ssl, Some(tls), Socket::Tcp(mut tcp)) => {
                 tcp.write_all(b"S").await.map_err(OpenError::Gone)?;
                 socket = tls.accept_asked(tcp).await.map_err(OpenError::Tls)?;
+                approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
                 opening = Opening::inside_tls();
             }
             (Request::Ssl | Request::GssEnc, _, mut clear) => {
@@ -97,6 +122,7 @@ async fn opened(mut socket: Socket, encryption: &ClientEncryption) -> Result<Ope
             (Request::DirectTls, Some(tls), Socket::Tcp(tcp)) => {
                 let already_read = Bytes::from(opening.into_rest());
                 socket = tls.accept_direct(tcp, already_read).await.map_err(OpenError::Tls)?;
+                approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
                 opening = Opening::inside_tls();
             }
             (Request::DirectTls, _, _) => {
@@ -115,7 +141,7 @@ async fn opened(mut socket: Socket, encryption: &ClientEncryption) -> Result<Ope
                     }
                     _ => {
                         let buffered = BytesMut::from(opening.into_rest().as_slice());
-                        Ok(Opened::Session { socket, startup, buffered })
+                        Ok(Opened::Session { socket, approach, startup, buffered })
                     }
                 };
             }

@@ -1,7 +1,7 @@
 //! What the writer knows of a role, read anew at every log-in.
 
-use super::plan::{Role, StoredPassword};
-use crate::backend::control::{Control, describe};
+use super::plan::{MayLogIn, Role, StoredPassword};
+use crate::backend::control::{Control, SESSION_OPTIONS, describe};
 use crate::backend::{Address, Party};
 use crate::base::{Moment, Retry, RoleName, Site};
 use crate::observe::events::{Events, Level};
@@ -17,6 +17,21 @@ pub trait VerifierSource: Send + Sync {
     /// The writer now and our own login there; `None` while there is none. The database should
     /// be one that nobody renames or drops.
     fn party(&self) -> Option<Party>;
+
+    /// What is asked there.
+    fn lookup(&self) -> Lookup {
+        Lookup::Catalog
+    }
+}
+
+/// How a secret is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// In `pg_authid`.
+    Catalog,
+    /// By a query of the operator's own, with the role as `$1`; the answer's second column is the
+    /// secret, the row is missing where the role does not exist.
+    Query(String),
 }
 
 impl<F: Fn() -> Option<Party> + Send + Sync> VerifierSource for F {
@@ -46,8 +61,25 @@ pub struct Verifiers {
     events: Events,
     kept: tokio::sync::Mutex<Option<Kept>>,
     /// Bounded by the number of roles: only existing ones are put in.
-    last_seen: Mutex<HashMap<RoleName, Arc<Role>>>,
+    last_seen: Mutex<HashMap<RoleName, Seen>>,
     answering: Mutex<Answering>,
+}
+
+/// What was read of a role.
+struct Seen {
+    role: Arc<Role>,
+    /// When; `None` when it is to be read again in any case.
+    at: Option<Moment>,
+    memberships: Option<Vec<String>>,
+}
+
+/// What is known of a role; `None` where it does not exist.
+#[derive(Debug, Clone)]
+pub struct LookedUp {
+    /// The role.
+    pub role: Option<Arc<Role>>,
+    /// The server was not asked this time.
+    pub is_cached: bool,
 }
 
 /// Whether the last question was answered; a change is an event, a repetition is not.
@@ -69,23 +101,31 @@ struct Identity {
     address: Address,
     user: RoleName,
     database: String,
+    lookup: Lookup,
 }
 
 impl Identity {
-    fn of(party: &Party) -> Self {
+    fn of(party: &Party, lookup: Lookup) -> Self {
         Self {
             site: party.site,
             address: party.endpoint.address.clone(),
             user: party.login.user.clone(),
             database: party.database.to_string(),
+            lookup,
         }
     }
 }
 
 /// Seconds are computed by the server, whose clock decides about VALID UNTIL, and counted on ours.
 const QUERY: &str = "SELECT rolpassword, \
-    (extract(epoch FROM rolvaliduntil) - extract(epoch FROM clock_timestamp()))::float8 \
+    (extract(epoch FROM rolvaliduntil) - extract(epoch FROM clock_timestamp()))::float8, rolcanlogin \
     FROM pg_catalog.pg_authid WHERE rolname = $1";
+
+/// The roles that `$1` is a member of, by whatever way.
+const MEMBERSHIPS: &str = "WITH RECURSIVE of(oid) AS (\
+    SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1 \
+    UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN of ON m.member = of.oid) \
+    SELECT r.rolname::text FROM of JOIN pg_catalog.pg_roles r USING (oid)";
 
 impl Verifiers {
     /// Asks the party that `source` names, waiting at most `timeout` for each answer.
@@ -100,20 +140,84 @@ impl Verifiers {
         }
     }
 
-    /// What the writer knows of `role`, `None` if it does not exist there. Falls back to what was
-    /// last seen when the writer does not answer in time.
-    pub async fn look_up(&self, role: &RoleName) -> Result<Option<Arc<Role>>, Unavailable> {
-        let asked = tokio::time::timeout(self.timeout, self.ask(role)).await;
-        let (why, retry) = match asked {
-            Ok(Ok(found)) => {
-                self.turned(Answering::Yes, "");
+    /// What the writer knows of `role`. It is not asked when it was within `max_age`; where it does
+    /// not answer in time, what was last seen has to do.
+    pub async fn look_up(&self, role: &RoleName, max_age: Duration) -> Result<LookedUp, Unavailable> {
+        if !max_age.is_zero()
+            && let Some(Seen { role, at: Some(at), .. }) = self.last_seen().get(role)
+            && sys::now().since(*at) < max_age
+        {
+            return Ok(LookedUp { role: Some(role.clone()), is_cached: true });
+        }
+        match self.asked(role, |client, lookup| async move { read(&client, &lookup, role).await }).await {
+            Ok(found) => {
                 let found = found.map(Arc::new);
                 let mut last_seen = self.last_seen();
                 match &found {
-                    Some(found) => last_seen.insert(role.clone(), found.clone()),
-                    None => last_seen.remove(role),
-                };
-                return Ok(found);
+                    Some(found) => {
+                        let memberships = last_seen.remove(role).and_then(|seen| seen.memberships);
+                        let seen = Seen { role: found.clone(), at: Some(sys::now()), memberships };
+                        last_seen.insert(role.clone(), seen);
+                    }
+                    None => {
+                        last_seen.remove(role);
+                    }
+                }
+                Ok(LookedUp { role: found, is_cached: false })
+            }
+            Err(unavailable) => match self.last_seen().get(role) {
+                Some(seen) => Ok(LookedUp { role: Some(seen.role.clone()), is_cached: true }),
+                None => Err(unavailable),
+            },
+        }
+    }
+
+    /// The roles that `role` is a member of. Where no server can be asked, those that were last seen.
+    pub async fn memberships(&self, role: &RoleName) -> Result<Vec<String>, Unavailable> {
+        let asked = self.asked(role, |client, _| async move {
+            let rows = client.query_typed(MEMBERSHIPS, &[(&role.as_str(), Type::NAME)]).await?;
+            rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()
+        });
+        match asked.await {
+            Ok(found) => {
+                if let Some(seen) = self.last_seen().get_mut(role) {
+                    seen.memberships = Some(found.clone());
+                }
+                Ok(found)
+            }
+            Err(unavailable) => {
+                let seen = self.last_seen().get(role).and_then(|seen| seen.memberships.clone());
+                seen.ok_or(unavailable)
+            }
+        }
+    }
+
+    /// The next look-up of `role` asks the server in any case.
+    pub fn forget(&self, role: &RoleName) {
+        if let Some(seen) = self.last_seen().get_mut(role) {
+            seen.at = None;
+        }
+    }
+
+    /// Takes over what was read elsewhere, to be used where nobody can be asked.
+    pub fn remember(&self, roles: impl IntoIterator<Item = (RoleName, Role)>) {
+        let mut last_seen = self.last_seen();
+        for (name, role) in roles {
+            let memberships = last_seen.remove(&name).and_then(|seen| seen.memberships);
+            last_seen.insert(name, Seen { role: Arc::new(role), at: None, memberships });
+        }
+    }
+
+    /// Asks a question in time; says when answers stop coming and when they come again.
+    async fn asked<T, F: Future<Output = Result<T, tokio_postgres::Error>>>(
+        &self,
+        role: &RoleName,
+        question: impl Fn(Arc<Control>, Lookup) -> F,
+    ) -> Result<T, Unavailable> {
+        let (why, retry) = match tokio::time::timeout(self.timeout, self.ask(question)).await {
+            Ok(Ok(answer)) => {
+                self.turned(Answering::Yes, "");
+                return Ok(answer);
             }
             Ok(Err(failed)) => failed,
             Err(_) => {
@@ -123,43 +227,41 @@ impl Verifiers {
             }
         };
         self.turned(Answering::No, &why);
-        match self.last_seen().get(role) {
-            Some(seen) => Ok(Some(seen.clone())),
-            None => Err(Unavailable { role: role.to_string(), why, retry }),
-        }
+        Err(Unavailable { role: role.to_string(), why, retry })
     }
 
-    /// Takes over what was read elsewhere, as if it had been seen at a log-in just now.
-    pub fn remember(&self, roles: impl IntoIterator<Item = (RoleName, Role)>) {
-        let mut last_seen = self.last_seen();
-        for (name, role) in roles {
-            last_seen.insert(name, Arc::new(role));
-        }
-    }
-
-    async fn ask(&self, role: &RoleName) -> Result<Option<Role>, (String, Retry)> {
+    async fn ask<T, F: Future<Output = Result<T, tokio_postgres::Error>>>(
+        &self,
+        question: impl Fn(Arc<Control>, Lookup) -> F,
+    ) -> Result<T, (String, Retry)> {
         let party = self.source.party().ok_or_else(|| ("there is no writer now".to_owned(), Retry::Safe))?;
-        let client = self.client(&party).await?;
-        match read(&client, role).await {
+        let lookup = self.source.lookup();
+        let client = self.client(&party, &lookup).await?;
+        match question(client.clone(), lookup.clone()).await {
             // A connection from before a restart of the server fails once; a new one is the
             // second and last try.
             Err(_) if client.is_closed() => {
-                let client = self.client(&party).await?;
-                read(&client, role).await.map_err(failed)
+                let client = self.client(&party, &lookup).await?;
+                question(client, lookup).await.map_err(failed)
             }
             result => result.map_err(failed),
         }
     }
 
-    async fn client(&self, party: &Party) -> Result<Arc<Control>, (String, Retry)> {
-        let wanted = Identity::of(party);
+    async fn client(&self, party: &Party, lookup: &Lookup) -> Result<Arc<Control>, (String, Retry)> {
+        let wanted = Identity::of(party, lookup.clone());
         let mut kept = self.kept.lock().await;
         if let Some(kept) = kept.as_ref().filter(|k| k.of == wanted && !k.client.is_closed()) {
             return Ok(kept.client.clone());
         }
         *kept = None;
+        // The operator's query is written for the settings that its role has.
+        let options = match lookup {
+            Lookup::Catalog => SESSION_OPTIONS,
+            Lookup::Query(_) => "",
+        };
         let client = party
-            .control("cloud-mirror auth", self.timeout)
+            .control_with(options, "cloud-mirror auth", self.timeout)
             .await
             .map_err(|e| (e.to_string(), Retry::Safe))?;
         let client = Arc::new(client);
@@ -174,7 +276,7 @@ impl Verifiers {
         }
     }
 
-    fn last_seen(&self) -> std::sync::MutexGuard<'_, HashMap<RoleName, Arc<Role>>> {
+    fn last_seen(&self) -> std::sync::MutexGuard<'_, HashMap<RoleName, Seen>> {
         self.last_seen.lock().expect("no holder of the map panics")
     }
 
@@ -201,8 +303,22 @@ fn failed(error: tokio_postgres::Error) -> (String, Retry) {
     (describe(&error), retry)
 }
 
-async fn read(client: &Control, role: &RoleName) -> Result<Option<Role>, tokio_postgres::Error> {
-    let rows = client.query_typed(QUERY, &[(&role.as_str(), Type::NAME)]).await?;
+async fn read(
+    client: &Control,
+    lookup: &Lookup,
+    role: &RoleName,
+) -> Result<Option<Role>, tokio_postgres::Error> {
+    let text = match lookup {
+        Lookup::Catalog => QUERY,
+        Lookup::Query(text) => {
+            // Without a type: the server finds out what $1 is compared with.
+            let rows = client.query_typed(text, &[(&role.as_str(), Type::UNKNOWN)]).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let password = StoredPassword::parse_any(row.try_get(row.len().saturating_sub(1).min(1))?);
+            return Ok(Some(Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes }));
+        }
+    };
+    let rows = client.query_typed(text, &[(&role.as_str(), Type::NAME)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let password = StoredPassword::parse(row.try_get(0)?);
     let valid_until = match row.try_get::<_, Option<f64>>(1)? {
@@ -211,5 +327,6 @@ async fn read(client: &Control, role: &RoleName) -> Result<Option<Role>, tokio_p
         Some(seconds) if seconds < 0.0 => Moment(0),
         Some(seconds) => Duration::try_from_secs_f64(seconds).map_or(Moment::NEVER, |d| sys::now() + d),
     };
-    Ok(Some(Role { password, valid_until }))
+    let may_log_in = if row.try_get(2)? { MayLogIn::Yes } else { MayLogIn::No };
+    Ok(Some(Role { password, valid_until, may_log_in }))
 }

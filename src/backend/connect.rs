@@ -4,11 +4,13 @@ use super::dial::dial;
 use super::endpoint::{Endpoint, Login, Proof};
 use super::error::Error;
 use super::link::Link;
+use crate::config::ChannelBinding;
 use crate::sys;
+use crate::wire::certificate::end_point_hash;
+use crate::wire::md5;
 use crate::wire::report::Report;
 use crate::wire::scram::{self, client};
 use bytes::{Buf, Bytes, BytesMut};
-use postgres_protocol::authentication::md5_hash;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +86,8 @@ enum Progress {
     /// SCRAM: our proof is out, the server's is awaited. AuthenticationOk before it means that
     /// the server could not prove itself.
     ScramProved(client::Proved),
+    /// SCRAM: the server has proved itself.
+    ScramDone,
     /// AuthenticationOk has come.
     In,
 }
@@ -135,7 +139,9 @@ impl LogIn<'_> {
     async fn on_authentication(&mut self, progress: Progress, body: &mut Bytes) -> Result<Progress, Error> {
         let code = body.try_get_i32().map_err(|_| self.wrong("malformed authentication request"))?;
         match (code, progress) {
-            (0, Progress::Asked) => Ok(Progress::In),
+            // What does without SCRAM is not bound to the channel.
+            (0 | 3 | 5, Progress::Asked) if self.must_bind() => Err(self.unbound()),
+            (0, Progress::Asked | Progress::ScramDone) => Ok(Progress::In),
             (0, Progress::ScramStarted(_) | Progress::ScramProved(_)) => {
                 Err(self.scram(client::Error::WrongSignature))
             }
@@ -147,19 +153,27 @@ impl LogIn<'_> {
             (5, Progress::Asked) => {
                 let salt = body.get(..4).and_then(|salt| <[u8; 4]>::try_from(salt).ok());
                 let salt = salt.ok_or_else(|| self.wrong("malformed md5 request"))?;
-                let password = self.password("an md5 password")?;
-                let answer = md5_hash(self.login.user.as_str().as_bytes(), &password, salt);
+                let stored = match &self.login.proof {
+                    Proof::Md5Hash(hash) => hash.expose().to_owned(),
+                    Proof::None | Proof::Password(_) | Proof::ScramKeys { .. } => {
+                        md5::stored(self.login.user.as_str().as_bytes(), &self.password("an md5 password")?)
+                    }
+                };
+                let answer = md5::answer(&stored, salt);
                 self.send_password(&[answer.as_bytes(), b"\0"].concat()).await?;
                 Ok(Progress::Asked)
             }
             (10, Progress::Asked) => {
-                let offered = body.split(|b| *b == 0).any(|m| m == scram::SCRAM_SHA_256.as_bytes());
-                if !offered {
-                    return Err(self.cannot("a SASL mechanism other than SCRAM-SHA-256"));
-                }
+                let offers = |name: &str| body.split(|b| *b == 0).any(|m| m == name.as_bytes());
+                let (mechanism, hash) = self.mechanism(offers)?;
+                let binding = match (mechanism, &hash) {
+                    (scram::SCRAM_SHA_256_PLUS, Some(hash)) => client::Binding::EndPoint(hash),
+                    (_, Some(_)) => client::Binding::NotOffered,
+                    (_, None) => client::Binding::Incapable,
+                };
                 let nonce = scram::base64(&sys::random_bytes::<18>());
-                let (started, first) = client::Started::new(nonce);
-                let mut message = [scram::SCRAM_SHA_256.as_bytes(), b"\0"].concat();
+                let (started, first) = client::Started::new(nonce, binding);
+                let mut message = [mechanism.as_bytes(), b"\0"].concat();
                 message.extend((first.len() as i32).to_be_bytes());
                 message.extend(first.as_bytes());
                 self.send_password(&message).await?;
@@ -167,7 +181,10 @@ impl LogIn<'_> {
             }
             (11, Progress::ScramStarted(started)) => {
                 let (proved, last) = match &self.login.proof {
-                    Proof::None => started.prove(&client::Credential::Password(b""), body),
+                    // As PostgreSQL does with a verifier that does not fit: in the server's words.
+                    Proof::None | Proof::Md5Hash(_) => {
+                        started.prove(&client::Credential::Password(b""), body)
+                    }
                     Proof::Password(password) => {
                         started.prove(&client::Credential::Password(password.expose().as_bytes()), body)
                     }
@@ -182,7 +199,7 @@ impl LogIn<'_> {
             }
             (12, Progress::ScramProved(proved)) => {
                 proved.verify(body).map_err(|source| self.scram(source))?;
-                Ok(Progress::Asked)
+                Ok(Progress::ScramDone)
             }
             (2, _) => Err(self.cannot("Kerberos V5 authentication")),
             (7, _) => Err(self.cannot("GSSAPI authentication")),
@@ -191,11 +208,43 @@ impl LogIn<'_> {
         }
     }
 
+    /// The mechanism to use, and the hash of the server's certificate if the exchange could be bound
+    /// to it.
+    fn mechanism(&self, offers: impl Fn(&str) -> bool) -> Result<(&'static str, Option<Vec<u8>>), Error> {
+        let tls = &self.link.endpoint.tls;
+        let hash = match (&self.link.stream, tls.binding()) {
+            (_, ChannelBinding::Disable) => None,
+            (sys::Socket::TlsClient(stream), ChannelBinding::Prefer | ChannelBinding::Require) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                chain.and_then(|chain| end_point_hash(chain.first()?))
+            }
+            _ => None,
+        };
+        if hash.is_some() && offers(scram::SCRAM_SHA_256_PLUS) {
+            return Ok((scram::SCRAM_SHA_256_PLUS, hash));
+        }
+        if tls.binding() == ChannelBinding::Require {
+            return Err(self.unbound());
+        }
+        match offers(scram::SCRAM_SHA_256) {
+            true => Ok((scram::SCRAM_SHA_256, hash)),
+            false => Err(self.cannot("a SASL mechanism other than SCRAM-SHA-256")),
+        }
+    }
+
+    fn must_bind(&self) -> bool {
+        self.link.endpoint.tls.binding() == ChannelBinding::Require
+    }
+
+    fn unbound(&self) -> Error {
+        self.wrong("channel_binding=require, and the server does not bind its log-in to its certificate")
+    }
+
     fn password(&self, method: &'static str) -> Result<Vec<u8>, Error> {
         match &self.login.proof {
             Proof::Password(password) => Ok(password.expose().as_bytes().to_vec()),
             Proof::None => Ok(Vec::new()),
-            Proof::ScramKeys { .. } => Err(self.cannot(method)),
+            Proof::ScramKeys { .. } | Proof::Md5Hash(_) => Err(self.cannot(method)),
         }
     }
 

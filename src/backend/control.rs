@@ -2,6 +2,7 @@
 
 use super::endpoint::{Address, Endpoint, Login, Proof};
 use super::tls::TlsMode;
+use crate::config::{ChannelBinding, SslNegotiation};
 use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -23,6 +24,17 @@ pub async fn connect(
     application_name: &str,
     timeout: Duration,
 ) -> Result<Control, ControlError> {
+    connect_with(endpoint, login, database, SESSION_OPTIONS, application_name, timeout).await
+}
+
+pub(super) async fn connect_with(
+    endpoint: &Endpoint,
+    login: &Login,
+    database: &str,
+    options: &str,
+    application_name: &str,
+    timeout: Duration,
+) -> Result<Control, ControlError> {
     let at = || endpoint.address.to_string();
     let mut config = Config::new();
     config
@@ -32,13 +44,13 @@ pub async fn connect(
         .connect_timeout(timeout)
         .keepalives_idle(Duration::from_secs(10))
         .tcp_user_timeout(Duration::from_secs(20))
-        .options(SESSION_OPTIONS);
+        .options(options);
     match &login.proof {
         Proof::None => {}
         Proof::Password(password) => {
             config.password(password.expose());
         }
-        Proof::ScramKeys { .. } => return Err(ControlError::NoPassword { at: at() }),
+        Proof::ScramKeys { .. } | Proof::Md5Hash(_) => return Err(ControlError::NoPassword { at: at() }),
     }
     match &endpoint.address {
         Address::Tcp { host, port } => {
@@ -49,11 +61,21 @@ pub async fn connect(
         }
     }
     let tls = endpoint.tls_in_use();
-    config.ssl_mode(match endpoint.tls.mode {
+    config.ssl_mode(match endpoint.tls.mode() {
         _ if tls.is_none() => SslMode::Disable,
         TlsMode::Disable => SslMode::Disable,
         TlsMode::Prefer => SslMode::Prefer,
         TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+    });
+    config.ssl_negotiation(match endpoint.tls.negotiation() {
+        SslNegotiation::Direct if tls.is_some() => tokio_postgres::config::SslNegotiation::Direct,
+        SslNegotiation::Direct | SslNegotiation::Postgres => tokio_postgres::config::SslNegotiation::Postgres,
+    });
+    config.channel_binding(match endpoint.tls.binding() {
+        _ if tls.is_none() => tokio_postgres::config::ChannelBinding::Disable,
+        ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+        ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+        ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
     });
     let connected = match tls {
         Some(tls) => {

@@ -2,7 +2,8 @@
 
 use super::endpoint::{Address, Endpoint};
 use super::error::Error;
-use super::tls::TlsMode;
+use super::tls::{ALPN, TlsMode};
+use crate::config::SslNegotiation;
 use crate::sys::{Carrier, Socket, UnixSocket};
 use bytes::Bytes;
 use rustls_pki_types::ServerName;
@@ -35,7 +36,10 @@ pub(super) async fn dial(endpoint: &Endpoint, deadline: Instant) -> Result<Socke
             let tcp = tcp(host, *port, deadline).await.map_err(|source| unreachable(endpoint, source))?;
             match endpoint.tls_in_use() {
                 None => Ok(Socket::Tcp(tcp)),
-                Some(config) => encrypted(endpoint, host, tcp, config).await,
+                Some(config) => match endpoint.tls.negotiation() {
+                    SslNegotiation::Postgres => encrypted(endpoint, host, tcp, config).await,
+                    SslNegotiation::Direct => direct(endpoint, host, tcp, config).await,
+                },
             }
         }
     }
@@ -76,7 +80,7 @@ async fn encrypted(
     endpoint: &Endpoint,
     host: &str,
     mut tcp: TcpStream,
-    config: &Arc<rustls::ClientConfig>,
+    config: Arc<rustls::ClientConfig>,
 ) -> Result<Socket, Error> {
     let at = || endpoint.address.to_string();
     let lost = |source| Error::Lost { at: at(), source };
@@ -85,19 +89,9 @@ async fn encrypted(
     // taken for something said inside TLS (the class of CVE-2021-23222).
     let mut answer = [0; 64];
     let n = tcp.read(&mut answer).await.map_err(lost)?;
-    match (&answer[..n], endpoint.tls.mode) {
+    match (&answer[..n], endpoint.tls.mode()) {
         ([], _) => Err(lost(io::ErrorKind::UnexpectedEof.into())),
-        (b"S", _) => {
-            let name = ServerName::try_from(host.to_owned()).map_err(|e| Error::Tls {
-                at: at(),
-                source: io::Error::new(io::ErrorKind::InvalidInput, e),
-            })?;
-            TlsConnector::from(config.clone())
-                .connect(name, Carrier::new(tcp, Bytes::new()))
-                .await
-                .map(|tls| Socket::TlsClient(Box::new(tls)))
-                .map_err(|source| Error::Tls { at: at(), source })
-        }
+        (b"S", _) => shake_hands(endpoint, host, tcp, config).await,
         (b"N", TlsMode::Disable | TlsMode::Prefer) => Ok(Socket::Tcp(tcp)),
         (b"N", TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull) => {
             Err(Error::TlsRefused { at: at() })
@@ -117,4 +111,38 @@ async fn encrypted(
             what: format!("the answer to SSLRequest is 0x{other:02x}: not a PostgreSQL server"),
         }),
     }
+}
+
+/// TLS from the first byte. The server has to agree that this is PostgreSQL's protocol: one that
+/// knows nothing of direct TLS would not.
+async fn direct(
+    endpoint: &Endpoint,
+    host: &str,
+    tcp: TcpStream,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Socket, Error> {
+    let socket = shake_hands(endpoint, host, tcp, config).await?;
+    match &socket {
+        Socket::TlsClient(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(socket),
+        _ => Err(Error::Protocol {
+            at: endpoint.address.to_string(),
+            what: "direct TLS was accepted without the ALPN protocol \"postgresql\"".to_owned(),
+        }),
+    }
+}
+
+async fn shake_hands(
+    endpoint: &Endpoint,
+    host: &str,
+    tcp: TcpStream,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Socket, Error> {
+    let failed = |source| Error::Tls { at: endpoint.address.to_string(), source };
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    TlsConnector::from(config)
+        .connect(name, Carrier::new(tcp, Bytes::new()))
+        .await
+        .map(|tls| Socket::TlsClient(Box::new(tls)))
+        .map_err(failed)
 }

@@ -56,11 +56,11 @@ pub struct Endpoint {
 impl Endpoint {
     /// The TLS configuration a connection to here starts with; `None` on Unix sockets and, under
     /// `prefer`, on loopback.
-    pub fn tls_in_use(&self) -> Option<&Arc<rustls::ClientConfig>> {
+    pub fn tls_in_use(&self) -> Option<Arc<rustls::ClientConfig>> {
         match &self.address {
             Address::Unix { .. } => None,
-            Address::Tcp { host, .. } if self.tls.mode == TlsMode::Prefer && is_loopback(host) => None,
-            Address::Tcp { .. } => self.tls.config.as_ref(),
+            Address::Tcp { host, .. } if self.tls.mode() == TlsMode::Prefer && is_loopback(host) => None,
+            Address::Tcp { .. } => self.tls.config(),
         }
     }
 }
@@ -76,6 +76,8 @@ pub enum Proof {
     None,
     /// A password, for SCRAM, md5 or clear text.
     Password(Secret),
+    /// `md5` and the hash of password and name, as servers keep it: answers a demand for md5.
+    Md5Hash(Secret),
     /// What is left of a client's SCRAM exchange with us: proves the password without knowing it
     /// (RFC 5802, ClientKey). Works for SCRAM only, and only where the verifier is the same.
     ScramKeys {
@@ -91,6 +93,7 @@ impl fmt::Debug for Proof {
         f.write_str(match self {
             Proof::None => "None",
             Proof::Password(_) => "Password(***)",
+            Proof::Md5Hash(_) => "Md5Hash(***)",
             Proof::ScramKeys { .. } => "ScramKeys(***)",
         })
     }
@@ -131,10 +134,22 @@ impl Party {
         application_name: &str,
         timeout: Duration,
     ) -> Result<super::control::Control, super::control::ControlError> {
-        super::control::connect(
-            &self.endpoint,
-            &self.login,
+        self.control_with(super::control::SESSION_OPTIONS, application_name, timeout).await
+    }
+
+    /// The same with other start-up `options`: for SQL that is not our own.
+    pub async fn control_with(
+        &self,
+        options: &str,
+        application_name: &str,
+        timeout: Duration,
+    ) -> Result<super::control::Control, super::control::ControlError> {
+        let (endpoint, login) = (&self.endpoint, &self.login);
+        super::control::connect_with(
+            endpoint,
+            login,
             self.database.as_str(),
+            options,
             application_name,
             timeout,
         )

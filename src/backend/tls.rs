@@ -1,14 +1,16 @@
 //! TLS towards servers: libpq's `sslmode` on rustls.
 
+use crate::config::{ChannelBinding, SslNegotiation};
+use arc_swap::ArcSwapOption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// libpq's `sslmode` ("SSL Support, Protection Provided in Different Modes"), without `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -27,13 +29,39 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-/// The mode and the rustls configuration that carries it out.
+/// The protocol's name inside TLS. A peer that starts with TLS at once must say it, or the bytes
+/// could have been meant for another service ("ALPACA").
+pub const ALPN: &[u8] = b"postgresql";
+
+/// The cryptography under TLS, on both sides: a handshake with an RSA key of 2048 bits costs half
+/// of what it does on `ring`, one with a P-256 key a sixth less (`docs/performance.md`).
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+/// What is wanted of connections to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsWishes {
+    /// `sslmode`
+    pub mode: TlsMode,
+    /// `sslrootcert`: the authorities to trust instead of the system's.
+    pub root_cert: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: what we show to the server.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// `sslnegotiation`
+    pub negotiation: SslNegotiation,
+    /// `channel_binding`
+    pub binding: ChannelBinding,
+}
+
+/// The wishes and the rustls configuration that carries them out.
 #[derive(Debug)]
 pub struct ServerTls {
-    /// What was asked for.
-    pub mode: TlsMode,
-    /// `None` exactly when `mode` is `Disable`.
-    pub config: Option<Arc<ClientConfig>>,
+    wishes: TlsWishes,
+    /// `None` exactly when the mode is `Disable`.
+    config: ArcSwapOption<ClientConfig>,
 }
 
 /// Why no TLS configuration could be made.
@@ -47,6 +75,14 @@ pub enum TlsError {
         /// What is wrong with it.
         why: String,
     },
+    /// Our own certificate or its key cannot be used.
+    #[error("cannot use the certificate in {path}: {why}")]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The machine's own authorities cannot be used.
     #[error("cannot use the system's root certificates: {0}")]
     Platform(#[source] rustls::Error),
@@ -55,39 +91,92 @@ pub enum TlsError {
 impl ServerTls {
     /// No TLS at all.
     pub fn disabled() -> Arc<Self> {
-        Arc::new(Self { mode: TlsMode::Disable, config: None })
+        Self::new(TlsMode::Disable, None).expect("no file is read")
     }
 
     /// TLS as `mode` says; `root_cert` names a PEM file with the authorities to trust, else the
     /// system's are trusted.
     pub fn new(mode: TlsMode, root_cert: Option<&Path>) -> Result<Arc<Self>, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            TlsMode::Disable => return Ok(Self::disabled()),
-            TlsMode::Prefer | TlsMode::Require => Arc::new(AnyCertificate(provider.clone())),
-            TlsMode::VerifyCa => {
-                Arc::new(AnyName { roots: Arc::new(roots(root_cert)?), provider: provider.clone() })
-            }
-            TlsMode::VerifyFull => match root_cert {
-                None => Arc::new(
-                    rustls_platform_verifier::Verifier::new(provider.clone()).map_err(TlsError::Platform)?,
-                ),
-                Some(path) => WebPkiServerVerifier::builder_with_provider(
-                    Arc::new(roots(Some(path))?),
-                    provider.clone(),
-                )
-                .build()
-                .map_err(|e| TlsError::Roots { path: path.to_owned(), why: e.to_string() })?,
-            },
-        };
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        Ok(Arc::new(Self { mode, config: Some(Arc::new(config)) }))
+        Self::with(TlsWishes {
+            mode,
+            root_cert: root_cert.map(Path::to_owned),
+            certificate: None,
+            negotiation: SslNegotiation::Postgres,
+            binding: ChannelBinding::Prefer,
+        })
     }
+
+    /// TLS as all of `wishes` say.
+    pub fn with(wishes: TlsWishes) -> Result<Arc<Self>, TlsError> {
+        let config = ArcSwapOption::new(client_config(&wishes)?.map(Arc::new));
+        Ok(Arc::new(Self { wishes, config }))
+    }
+
+    /// Reads the files again, for connections from now on. On failure nothing changes.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.config.store(client_config(&self.wishes)?.map(Arc::new));
+        Ok(())
+    }
+
+    /// `sslmode`
+    pub fn mode(&self) -> TlsMode {
+        self.wishes.mode
+    }
+
+    /// `sslnegotiation`
+    pub fn negotiation(&self) -> SslNegotiation {
+        self.wishes.negotiation
+    }
+
+    /// `channel_binding`
+    pub fn binding(&self) -> ChannelBinding {
+        self.wishes.binding
+    }
+
+    /// What a connection starts with; `None` exactly when the mode is `Disable`.
+    pub fn config(&self) -> Option<Arc<ClientConfig>> {
+        self.config.load_full()
+    }
+}
+
+fn client_config(wishes: &TlsWishes) -> Result<Option<ClientConfig>, TlsError> {
+    let (provider, root_cert) = (provider(), wishes.root_cert.as_deref());
+    let verifier: Arc<dyn ServerCertVerifier> = match wishes.mode {
+        TlsMode::Disable => return Ok(None),
+        TlsMode::Prefer | TlsMode::Require => Arc::new(AnyCertificate(provider.clone())),
+        TlsMode::VerifyCa => {
+            Arc::new(AnyName { roots: Arc::new(roots(root_cert)?), provider: provider.clone() })
+        }
+        TlsMode::VerifyFull => match root_cert {
+            None => Arc::new(
+                rustls_platform_verifier::Verifier::new(provider.clone()).map_err(TlsError::Platform)?,
+            ),
+            Some(path) => {
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(Some(path))?), provider.clone())
+                    .build()
+                    .map_err(|e| TlsError::Roots { path: path.to_owned(), why: e.to_string() })?
+            }
+        },
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match &wishes.certificate {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let wrong = |path: &Path, why: String| TlsError::Certificate { path: path.to_owned(), why };
+            let chain = CertificateDer::pem_file_iter(certificate)
+                .and_then(|items| items.collect::<Result<Vec<_>, _>>())
+                .map_err(|e| wrong(certificate, e.to_string()))?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e.to_string()))?;
+            builder.with_client_auth_cert(chain, private).map_err(|e| wrong(certificate, e.to_string()))?
+        }
+    };
+    // Servers before 17 do not look at it.
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Some(config))
 }
 
 /// libpq's default place of the authorities is `~/.postgresql/root.crt`; ours is said in the

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     // Before anything makes a TLS configuration: rustls would otherwise not know which provider.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return failed(&anyhow::anyhow!("a TLS provider is installed already"));
     }
     // Ends the process itself for --help, --version (0) and mistakes (2).

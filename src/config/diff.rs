@@ -1,7 +1,11 @@
 //! What a reload changes, and what it cannot change.
 
-use super::model::{ClientTls, Config, Credential, FullIdentity, Host, Upstream};
+use super::model::{
+    AuthType, ClientCertificates, ClientTls, Config, Credential, FullIdentity, Host, Upstream,
+};
 use super::units::show_duration;
+use super::{ChannelBinding, SslNegotiation};
+use crate::base::Secret;
 use std::collections::BTreeMap;
 
 /// The keys that differ between two configurations.
@@ -23,11 +27,21 @@ impl Changes {
 /// Keys that a running process takes over; every other key needs a restart.
 const LIVE: &[&str] = &[
     "auth.admin_users",
+    "auth.cache",
+    "auth.query",
+    "auth.rules",
     "auth.stats_users",
+    "auth.type",
     "auth.users",
     "failover.drain_timeout",
     "failover.hold_timeout",
     "failover.restart_grace",
+    "listen.proxy_protocol",
+    "listen.tls",
+    "listen.tls_cert",
+    "listen.tls_client_ca",
+    "listen.tls_client_cert",
+    "listen.tls_key",
     "log.level",
 ];
 
@@ -61,9 +75,10 @@ impl Config {
     #[must_use]
     pub fn with_live_of(&self, new: &Config) -> Config {
         let mut config = self.clone();
-        config.auth.admin_users.clone_from(&new.auth.admin_users);
-        config.auth.stats_users.clone_from(&new.auth.stats_users);
-        config.auth.users.clone_from(&new.auth.users);
+        config.auth.clone_from(&new.auth);
+        config.listen.tls.clone_from(&new.listen.tls);
+        config.listen.client_certificates.clone_from(&new.listen.client_certificates);
+        config.listen.proxies.clone_from(&new.listen.proxies);
         config.failover.drain_timeout = new.failover.drain_timeout;
         config.failover.hold_timeout = new.failover.hold_timeout;
         config.failover.restart_grace = new.failover.restart_grace;
@@ -121,10 +136,31 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
     put(
         "auth.type",
         match config.auth.kind {
-            super::AuthType::ScramSha256 => "scram-sha-256".to_owned(),
-            super::AuthType::Trust => "trust".to_owned(),
+            AuthType::ScramSha256 => "scram-sha-256".to_owned(),
+            AuthType::Trust => "trust".to_owned(),
+            AuthType::Md5 => "md5".to_owned(),
+            AuthType::Password => "password".to_owned(),
+            AuthType::Certificate => "cert".to_owned(),
+            AuthType::Rules => "hba".to_owned(),
         },
     );
+    let (wanted, authority) = match &config.listen.client_certificates {
+        ClientCertificates::Ignored => ("allow", None),
+        ClientCertificates::Allowed(file) => ("allow", Some(file)),
+        ClientCertificates::Required(file) => ("require", Some(file)),
+    };
+    if let Some(file) = authority {
+        put("listen.tls_client_ca", file.display().to_string());
+        put("listen.tls_client_cert", wanted.to_owned());
+    }
+    if !config.listen.proxies.is_empty() {
+        let proxies = config.listen.proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
+        put("listen.proxy_protocol", proxies.join(", "));
+    }
+    if config.auth.kind == AuthType::Rules {
+        put("auth.rules", format!("{} rules", config.auth.rules.len()));
+    }
+    put("auth.cache", show_duration(config.auth.cache));
     let admins = config.auth.admin_users.iter().map(ToString::to_string).collect::<Vec<_>>();
     put("auth.admin_users", admins.join(", "));
     let watchers = config.auth.stats_users.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -169,9 +205,18 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
     let credentials = config.auth.users.iter().map(|user| match &user.credential {
         Credential::Password(secret) => format!("p{}", secret.expose()),
         Credential::Verifier(secret) => format!("v{}", secret.expose()),
+        Credential::Md5(secret) => format!("m{}", secret.expose()),
     });
     let compared = credentials.collect::<Vec<_>>().join("\0");
     map.insert("auth.users".to_owned(), Entry { shown: users.join(", "), compared });
+    if let Some(entry) = map.get_mut("auth.rules") {
+        entry.compared = format!("{:?} {:?}", config.auth.rules, config.auth.maps);
+    }
+    if let Some(query) = &config.auth.query {
+        let secret = query.login.as_ref().and_then(|(_, password)| password.as_ref());
+        let compared = format!("{query:?} {}", secret.map_or("", Secret::expose));
+        map.insert("auth.query".to_owned(), Entry { shown: query.text.clone(), compared });
+    }
     put_upstream(&mut map, "upstream.local", &config.local);
     if let Some(cloud) = &config.cloud {
         put_upstream(&mut map, "upstream.cloud", cloud);
@@ -195,6 +240,18 @@ fn put_upstream(map: &mut BTreeMap<String, Entry>, path: &str, upstream: &Upstre
     }
     put("dbname", upstream.database.to_string(), String::new());
     put("sslmode", upstream.sslmode.as_str().to_owned(), String::new());
+    if let Some((cert, key)) = &upstream.sslcert {
+        put("sslcert", cert.display().to_string(), String::new());
+        put("sslkey", key.display().to_string(), String::new());
+    }
+    if upstream.sslnegotiation == SslNegotiation::Direct {
+        put("sslnegotiation", "direct".to_owned(), String::new());
+    }
+    match upstream.channel_binding {
+        ChannelBinding::Prefer => {}
+        ChannelBinding::Disable => put("channel_binding", "disable".to_owned(), String::new()),
+        ChannelBinding::Require => put("channel_binding", "require".to_owned(), String::new()),
+    }
     if let Some(path) = &upstream.sslrootcert {
         put("sslrootcert", path.display().to_string(), String::new());
     }

@@ -1,7 +1,8 @@
 //! `[listen]` and `[http]`: where others connect to us.
 
+use super::hba::network;
 use super::load::Sources;
-use super::model::{ClientTls, Http, Listen, ListenAddress};
+use super::model::{ClientCertificates, ClientTls, Http, Listen, ListenAddress, TrustedProxy};
 use super::problem::Origin;
 use super::reader::{Found, Section};
 
@@ -64,14 +65,93 @@ pub(super) fn read(
     let backlog = section.integer("backlog", 1..=65_535).map(|count| count as u32);
     is_sound &= backlog.is_some() || !has_backlog;
     let tls = tls(&mut section, sources);
+    let client_certificates = client_certificates(&mut section, sources, tls.as_ref());
+    let proxies = proxies(&mut section);
     section.finish();
-    let listen = tls.filter(|_| is_sound).map(|tls| Listen {
-        tcp: tcp.iter().map(|found| found.value.clone()).collect(),
-        unix_socket_dir: unix_socket_dir.map(|dir| dir.value),
-        backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
-        tls,
-    });
+    let listen = match (tls, client_certificates, proxies) {
+        (Some(tls), Some(client_certificates), Some(proxies)) if is_sound => Some(Listen {
+            tcp: tcp.iter().map(|found| found.value.clone()).collect(),
+            unix_socket_dir: unix_socket_dir.map(|dir| dir.value),
+            backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
+            tls,
+            client_certificates,
+            proxies,
+        }),
+        _ => None,
+    };
     (listen, tcp)
+}
+
+fn client_certificates(
+    section: &mut Section<'_>,
+    sources: &Sources<'_>,
+    tls: Option<&ClientTls>,
+) -> Option<ClientCertificates> {
+    let file = section.path("tls_client_ca", "the path of a PEM file");
+    let is_given = section.has("tls_client_cert");
+    let mode = section.choice("tls_client_cert", &[("allow", false), ("require", true)], &[]);
+    if is_given && mode.is_none() {
+        return None;
+    }
+    match (file, mode) {
+        (None, None) => Some(ClientCertificates::Ignored),
+        (None, Some(mode)) => {
+            section.problem(
+                &mode.at,
+                "tls_client_cert",
+                "there is no authority to check certificates with",
+                "name its file in tls_client_ca",
+            );
+            None
+        }
+        (Some(file), mode) => {
+            if let Err(why) = (sources.read_file)(&file.value) {
+                let what = format!("cannot read {}: {why}", file.value.display());
+                section.problem(&file.at, "tls_client_ca", what, "name a PEM file that this user can read");
+                return None;
+            }
+            if tls == Some(&ClientTls::Disable) {
+                section.problem(
+                    &file.at,
+                    "tls_client_ca",
+                    "is of no use without TLS",
+                    "name our own certificate in tls_cert and tls_key",
+                );
+                return None;
+            }
+            Some(match mode {
+                Some(mode) if mode.value => ClientCertificates::Required(file.value),
+                Some(_) | None => ClientCertificates::Allowed(file.value),
+            })
+        }
+    }
+}
+
+/// The networks of load balancers; a list, as trusting everybody would let everybody choose an
+/// address.
+fn proxies(section: &mut Section<'_>) -> Option<Vec<TrustedProxy>> {
+    let is_given = section.has("proxy_protocol");
+    let Some(texts) = section.texts("proxy_protocol", "proxy_protocol = [\"10.0.0.5/32\"]") else {
+        return (!is_given).then(Vec::new);
+    };
+    let mut found = Vec::new();
+    let mut is_sound = true;
+    for text in texts {
+        match (text.value.as_str(), network(&text.value)) {
+            ("unix", _) => found.push(TrustedProxy::Unix),
+            (_, Some((ip, mask))) => found.push(TrustedProxy::Network { ip, mask }),
+            (other, None) => {
+                section.problem(
+                    &text.at,
+                    "proxy_protocol",
+                    format_args!("{other:?} is no network"),
+                    "write the networks of the load balancers, for example \"10.0.0.5/32\", or \"unix\"",
+                );
+                is_sound = false;
+            }
+        }
+    }
+    is_sound.then_some(found)
 }
 
 fn tls(section: &mut Section<'_>, sources: &Sources<'_>) -> Option<ClientTls> {

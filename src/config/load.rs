@@ -1,6 +1,6 @@
 //! Everything written, from all places, to a whole [`Config`] or all its mistakes.
 
-use super::model::{Config, Log, LogFormat, LogLevel, SiteConfig, Upstream};
+use super::model::{ClientCertificates, Config, Log, LogFormat, LogLevel, SiteConfig, Upstream};
 use super::problem::{ConfigErrors, Origin, Problem};
 use super::reader::{Problems, Section, unknown};
 use super::tree::{self, Table, Value};
@@ -114,7 +114,10 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
     let pool = pool::read(pool);
     let tcp_options = tcp::read(tcp_options);
     let local = upstreams.local.as_ref();
-    let auth = users::read(auth, sources, local.map(|local| &local.user), &tcp);
+    let has_client_ca =
+        listen.as_ref().is_none_or(|listen| listen.client_certificates != ClientCertificates::Ignored);
+    let around = users::Around { local_user: local.map(|local| &local.user), tcp: &tcp, has_client_ca };
+    let auth = users::read(auth, sources, &around);
     let around = mirrors::Around {
         local,
         cloud: upstreams.cloud.as_ref(),

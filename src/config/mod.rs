@@ -8,6 +8,7 @@
 //! Start reading in [`load()`]; the shape of each section is in `sections`.
 
 mod diff;
+pub mod hba;
 mod lease;
 mod listen;
 mod load;
@@ -22,14 +23,15 @@ mod tree;
 mod units;
 mod upstream;
 mod url;
+mod userlist;
 mod users;
 
 pub use diff::{Changes, diff};
 pub use load::{File, Flag, Machine, Sources, load};
 pub use model::{
-    Auth, AuthType, Authority, ClientTls, Config, Credential, Failover, FullIdentity, Host, Http,
-    LeaseConfig, LeaseStore, Listen, ListenAddress, Log, LogFormat, LogLevel, Mirror, MirrorMode, SiteConfig,
-    SslMode, StaticUser, Upstream,
+    Auth, AuthQuery, AuthType, Authority, ChannelBinding, ClientCertificates, ClientTls, Config, Credential,
+    Failover, FullIdentity, Host, Http, LeaseConfig, LeaseStore, Listen, ListenAddress, Log, LogFormat,
+    LogLevel, Mirror, MirrorMode, SiteConfig, SslMode, SslNegotiation, StaticUser, TrustedProxy, Upstream,
 };
 pub use pool::{Pool, PoolMode, PoolTable, Rules};
 pub use problem::{ConfigErrors, Origin, Problem};

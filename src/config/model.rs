@@ -1,9 +1,11 @@
 //! The configuration itself: plain types of our own, all of them checked.
 
+use super::hba::{IdentMaps, Rule};
 use super::pool::Pool;
 use super::tcp::Tcp;
 use crate::base::{DatabaseName, MirrorName, RoleName, Secret, Site};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,6 +59,51 @@ pub struct Listen {
     pub backlog: u32,
     /// `tls`, `tls_cert`, `tls_key`
     pub tls: ClientTls,
+    /// `tls_client_ca`, `tls_client_cert`: certificates of clients.
+    pub client_certificates: ClientCertificates,
+    /// `proxy_protocol`: load balancers that say for whom they connect; empty: nobody is asked.
+    pub proxies: Vec<TrustedProxy>,
+}
+
+/// Whether clients may or must show a certificate of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked for.
+    #[default]
+    Ignored,
+    /// Who shows one must have it from these authorities, a PEM file.
+    Allowed(PathBuf),
+    /// The same, and nobody gets TLS without.
+    Required(PathBuf),
+}
+
+/// Who may send a PROXY protocol header, and then must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// Whoever connects from this network.
+    Network {
+        /// An address of it.
+        ip: IpAddr,
+        /// The bits that count.
+        mask: IpAddr,
+    },
+    /// Whoever connects to our Unix socket.
+    Unix,
+}
+
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrustedProxy::Unix => f.write_str("unix"),
+            TrustedProxy::Network { ip: IpAddr::V4(ip), mask: IpAddr::V4(mask) } => {
+                write!(f, "{ip}/{}", mask.to_bits().count_ones())
+            }
+            TrustedProxy::Network { ip, mask: IpAddr::V6(mask) } => {
+                write!(f, "{ip}/{}", mask.to_bits().count_ones())
+            }
+            TrustedProxy::Network { ip, mask } => write!(f, "{ip} {mask}"),
+        }
+    }
 }
 
 impl Listen {
@@ -153,6 +200,28 @@ impl SslMode {
     }
 }
 
+/// How TLS begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SslNegotiation {
+    /// By asking the server first.
+    #[default]
+    Postgres,
+    /// At once; PostgreSQL 17 and later.
+    Direct,
+}
+
+/// libpq's `channel_binding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// A server that does not prove itself so is refused.
+    Require,
+}
+
 /// `[upstream.<name>]`: a PostgreSQL server, the database of the mirror on it and our first login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
@@ -170,6 +239,12 @@ pub struct Upstream {
     pub sslmode: SslMode,
     /// `sslrootcert`: PEM file with the authorities to trust.
     pub sslrootcert: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: PEM files with a certificate and its key to show to the server.
+    pub sslcert: Option<(PathBuf, PathBuf)>,
+    /// `sslnegotiation`
+    pub sslnegotiation: SslNegotiation,
+    /// `channel_binding`
+    pub channel_binding: ChannelBinding,
     /// `unix_socket_dir`: a second way to the same server, tried first for clients.
     pub unix_socket_dir: Option<PathBuf>,
 }
@@ -181,6 +256,14 @@ pub enum AuthType {
     ScramSha256,
     /// Not at all.
     Trust,
+    /// md5 where a hash or a password is known, SCRAM-SHA-256 where a verifier is.
+    Md5,
+    /// The password in clear text.
+    Password,
+    /// A certificate that names the role.
+    Certificate,
+    /// As `rules` say.
+    Rules,
 }
 
 /// `[auth]`
@@ -188,12 +271,31 @@ pub enum AuthType {
 pub struct Auth {
     /// `type`
     pub kind: AuthType,
-    /// `users`: known without asking a server.
+    /// `hba_file` and `rules`, in this order; the first that fits decides.
+    pub rules: Vec<Rule>,
+    /// `ident_file`
+    pub maps: IdentMaps,
+    /// `users` and those of `file`: known without asking a server.
     pub users: Vec<StaticUser>,
+    /// `query` and what belongs to it.
+    pub query: Option<AuthQuery>,
+    /// `cache`: how long what a server has said of a role is used without asking again.
+    pub cache: Duration,
     /// `admin_users`: who may give commands that change something.
     pub admin_users: Vec<RoleName>,
     /// `stats_users`: who may look at everything on the console.
     pub stats_users: Vec<RoleName>,
+}
+
+/// Who is asked for secrets, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthQuery {
+    /// `query`: `$1` is the role; the answer's two columns are the role and its secret.
+    pub text: String,
+    /// `query_user`, if it is not our own role there.
+    pub login: Option<(RoleName, Option<Secret>)>,
+    /// `query_dbname`, if it is not the database of the upstream.
+    pub database: Option<DatabaseName>,
 }
 
 /// An entry of `[[auth.users]]`.
@@ -212,6 +314,8 @@ pub enum Credential {
     Password(Secret),
     /// `SCRAM-SHA-256$…` as in `pg_authid.rolpassword`.
     Verifier(Secret),
+    /// `md5…` as in `pg_authid.rolpassword`.
+    Md5(Secret),
 }
 
 /// Whether a COMMIT waits for the mirror.

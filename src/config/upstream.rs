@@ -1,7 +1,7 @@
 //! `[upstream.<name>]`: from a URL, from keys, or from both where they do not overlap.
 
 use super::load::Sources;
-use super::model::{Host, SslMode, Upstream};
+use super::model::{ChannelBinding, Host, SslMode, SslNegotiation, Upstream};
 use super::problem::Origin;
 use super::reader::{Found, Section};
 use super::url::{self, UrlParts};
@@ -49,6 +49,10 @@ pub(super) fn read(mut section: Section<'_>, sources: &Sources<'_>) -> Option<Up
     let dbname = part(&mut section, "dbname", "the name of the database", from_url.dbname);
     let sslmode = part(&mut section, "sslmode", "\"verify-full\"", from_url.sslmode);
     let sslrootcert = part(&mut section, "sslrootcert", "the path of a PEM file", from_url.sslrootcert);
+    let sslcert = part(&mut section, "sslcert", "the path of a PEM file", from_url.sslcert);
+    let sslkey = part(&mut section, "sslkey", "the path of a PEM file", from_url.sslkey);
+    let negotiation = part(&mut section, "sslnegotiation", "\"direct\"", from_url.sslnegotiation);
+    let binding = part(&mut section, "channel_binding", "\"require\"", from_url.channel_binding);
     let unix_socket_dir = section.path("unix_socket_dir", "\"/var/run/postgresql\"");
 
     let password = match password(&mut section, sources, from_url.password, url_at.as_ref()) {
@@ -84,6 +88,10 @@ pub(super) fn read(mut section: Section<'_>, sources: &Sources<'_>) -> Option<Up
         }
     });
     let tls = tls(&section, sources, sslmode, sslrootcert);
+    let sslcert = pair(&section, sources, sslcert, sslkey);
+    let mode = tls.as_ref().map(|(mode, _)| *mode);
+    let negotiation = sslnegotiation(&section, negotiation, mode);
+    let binding = channel_binding(&section, binding, mode);
     // What is missing is said only when nothing else is wrong, else it may follow from that.
     for (key, is_there) in [("host", host.is_some()), ("user", user.is_some())] {
         if is_sound && !is_there {
@@ -96,8 +104,14 @@ pub(super) fn read(mut section: Section<'_>, sources: &Sources<'_>) -> Option<Up
         }
     }
     let host = host.map(|host| host_of(host.value));
-    let upstream = match (host, user, tls) {
-        (Some(host), Some(user), Some((sslmode, sslrootcert))) if is_sound => {
+    let upstream = match (host, user, tls, sslcert, negotiation.zip(binding)) {
+        (
+            Some(host),
+            Some(user),
+            Some((sslmode, sslrootcert)),
+            Some(sslcert),
+            Some((sslnegotiation, channel_binding)),
+        ) if is_sound => {
             let database = match dbname {
                 Some(name) => name,
                 // libpq's rule.
@@ -111,6 +125,9 @@ pub(super) fn read(mut section: Section<'_>, sources: &Sources<'_>) -> Option<Up
                 database,
                 sslmode,
                 sslrootcert,
+                sslcert,
+                sslnegotiation,
+                channel_binding,
                 unix_socket_dir: unix_socket_dir.map(|dir| dir.value),
             })
         }
@@ -172,6 +189,83 @@ fn tls(
             None
         }
         (_, None) => Some((mode, None)),
+    }
+}
+
+/// A certificate and its key, both or none.
+fn pair(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    cert: Option<Found<String>>,
+    key: Option<Found<String>>,
+) -> Option<Option<(PathBuf, PathBuf)>> {
+    for (name, file) in [("sslcert", &cert), ("sslkey", &key)] {
+        if let Some(file) = file
+            && let Err(why) = (sources.read_file)(Path::new(&file.value))
+        {
+            let what = format!("cannot read {}: {why}", file.value);
+            section.problem(&file.at, name, what, "name a PEM file that this user can read");
+            return None;
+        }
+    }
+    match (cert, key) {
+        (None, None) => Some(None),
+        (Some(cert), Some(key)) => Some(Some((cert.value.into(), key.value.into()))),
+        (Some(found), None) => {
+            section.problem(&found.at, "sslcert", "has no sslkey", "name the file of its key in sslkey");
+            None
+        }
+        (None, Some(found)) => {
+            let instead = "name the file of its certificate in sslcert";
+            section.problem(&found.at, "sslkey", "has no sslcert", instead);
+            None
+        }
+    }
+}
+
+fn sslnegotiation(
+    section: &Section<'_>,
+    found: Option<Found<String>>,
+    mode: Option<SslMode>,
+) -> Option<SslNegotiation> {
+    let Some(found) = found else { return Some(SslNegotiation::Postgres) };
+    match (found.value.as_str(), mode) {
+        ("postgres", _) => Some(SslNegotiation::Postgres),
+        // As libpq: without an answer to ask for, there is no way back to clear text.
+        ("direct", Some(SslMode::Disable | SslMode::Prefer)) => {
+            let what = "direct needs an sslmode that always encrypts";
+            section.problem(&found.at, "sslnegotiation", what, "write sslmode=verify-full, or require");
+            None
+        }
+        ("direct", _) => Some(SslNegotiation::Direct),
+        (other, _) => {
+            let what = format!("{other:?} is not known");
+            section.problem(&found.at, "sslnegotiation", what, "write postgres or direct");
+            None
+        }
+    }
+}
+
+fn channel_binding(
+    section: &Section<'_>,
+    found: Option<Found<String>>,
+    mode: Option<SslMode>,
+) -> Option<ChannelBinding> {
+    let Some(found) = found else { return Some(ChannelBinding::Prefer) };
+    match (found.value.as_str(), mode) {
+        ("disable", _) => Some(ChannelBinding::Disable),
+        ("prefer", _) => Some(ChannelBinding::Prefer),
+        ("require", Some(SslMode::Disable | SslMode::Prefer)) => {
+            let what = "require needs an sslmode that always encrypts";
+            section.problem(&found.at, "channel_binding", what, "write sslmode=verify-full, or require");
+            None
+        }
+        ("require", _) => Some(ChannelBinding::Require),
+        (other, _) => {
+            let what = format!("{other:?} is not known");
+            section.problem(&found.at, "channel_binding", what, "write disable, prefer or require");
+            None
+        }
     }
 }
 

@@ -12,6 +12,10 @@ pub(super) struct UrlParts {
     pub dbname: Option<String>,
     pub sslmode: Option<String>,
     pub sslrootcert: Option<String>,
+    pub sslcert: Option<String>,
+    pub sslkey: Option<String>,
+    pub sslnegotiation: Option<String>,
+    pub channel_binding: Option<String>,
 }
 
 /// A mistake in a URL and what to write instead; never quotes the URL, which has a password.
@@ -67,6 +71,10 @@ pub(super) fn parse(url: &str) -> Result<UrlParts, UrlError> {
             "dbname" => &mut parts.dbname,
             "sslmode" => &mut parts.sslmode,
             "sslrootcert" => &mut parts.sslrootcert,
+            "sslcert" => &mut parts.sslcert,
+            "sslkey" => &mut parts.sslkey,
+            "sslnegotiation" => &mut parts.sslnegotiation,
+            "channel_binding" => &mut parts.channel_binding,
             "password" => {
                 parts.password = Some(Secret::new(value));
                 continue;
@@ -74,7 +82,8 @@ pub(super) fn parse(url: &str) -> Result<UrlParts, UrlError> {
             _ => {
                 return wrong(
                     format!("parameter {key:?} is not known"),
-                    "use host, port, user, password, dbname, sslmode, sslrootcert",
+                    "use host, port, user, password, dbname, sslmode, sslrootcert, sslcert, sslkey, sslnegotiation, \
+                     channel_binding",
                 );
             }
         };
@@ -145,7 +154,7 @@ mod tests {
                 password: Some(Secret::new("p/w:")),
                 dbname: some("my db"),
                 sslmode: some("verify-full"),
-                sslrootcert: None,
+                ..UrlParts::default()
             }
         );
         let socket = parse("postgresql:///shop?host=/var/run/postgresql&user=app").unwrap();

@@ -2,7 +2,9 @@
 
 use super::listen::Listener;
 use super::threads::DataThreads;
-use crate::auth::{Authenticated, Authenticator, ClientEncryption, Door, Opened, open};
+use crate::auth::{
+    Approach, Authenticated, Authenticator, ClientEncryption, Door, Opened, TrustedProxies, open,
+};
 use crate::backend::{self, Destination, Login};
 use crate::base::{Privilege, sqlstate};
 use crate::observe::clients::ClientOrigin;
@@ -59,6 +61,8 @@ pub struct Front {
     pub authenticator: ArcSwap<Authenticator>,
     /// TLS for clients; replaced by a reload.
     pub encryption: ArcSwap<ClientEncryption>,
+    /// Load balancers that say for whom they connect; replaced by a reload.
+    pub proxies: ArcSwap<TrustedProxies>,
     /// Where sessions live.
     pub threads: DataThreads,
     /// The console.
@@ -129,9 +133,10 @@ impl Front {
     }
 
     async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
-        match open(socket, &self.encryption.load_full(), OPENING_WITHIN).await {
-            Ok(Opened::Session { socket, startup, buffered }) => {
-                self.log_in(socket, startup, buffered, arrival).await;
+        let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
+        match open(socket, &encryption, &proxies, OPENING_WITHIN).await {
+            Ok(Opened::Session { socket, approach, startup, buffered }) => {
+                self.log_in(socket, approach, startup, buffered, arrival).await;
             }
             Ok(Opened::Cancel { socket, pid, secret }) => self.cancel(socket, pid, &secret).await,
             Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
@@ -154,21 +159,21 @@ impl Front {
     async fn log_in(
         self: Arc<Self>,
         mut socket: Socket,
+        approach: Approach,
         startup: Startup,
         mut buffered: BytesMut,
         arrival: Arrival,
     ) {
         let is_console = CONSOLES.contains(&startup.database.as_slice());
         let door = if is_console { Door::Console } else { Door::Database };
-        let peer = socket.peer();
         let authenticator = self.authenticator.load_full();
         let authenticated =
-            authenticator.authenticate(&mut socket, &mut buffered, &startup, peer, door).await;
+            authenticator.authenticate(&mut socket, &mut buffered, &startup, &approach, door).await;
         let Authenticated { user, proof, privilege } = match authenticated {
             Ok(authenticated) => authenticated,
             Err(error) => {
                 count(&self.counters().logins_failed);
-                tracing::debug!(event = "serve.login_refused", %peer, %error);
+                tracing::debug!(event = "serve.login_refused", peer = %approach.peer, %error);
                 return;
             }
         };
@@ -177,7 +182,7 @@ impl Front {
             let caller = Caller { user, privilege };
             return self.console.serve(ConsoleClient { socket, buffered, caller }).await;
         }
-        let way = if matches!(peer, Peer::Tcp(_)) { Way::Tcp } else { Way::Unix };
+        let way = if matches!(approach.peer, Peer::Unix { .. }) { Way::Unix } else { Way::Tcp };
         if let Err(no_entry) = self.shared.routes.map().halts.lets_in(&startup.database, way) {
             count(&self.counters().logins_failed);
             let code = match no_entry {
@@ -194,7 +199,7 @@ impl Front {
         let is_admin = privilege == Privilege::Admin;
         let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
         match self.shared.clone().link(Wanted::first(identity.clone())).await {
-            Ok(made) => self.hand_over(socket, &startup, buffered, identity, made).await,
+            Ok(made) => self.hand_over(socket, approach.peer, &startup, buffered, identity, made).await,
             Err(no_link) => {
                 count(&self.counters().logins_failed);
                 let bytes = match no_link {
@@ -211,6 +216,7 @@ impl Front {
     async fn hand_over(
         self: Arc<Self>,
         mut socket: Socket,
+        peer: Peer,
         startup: &Startup,
         buffered: BytesMut,
         identity: Identity,
@@ -235,7 +241,7 @@ impl Front {
             checkout.lease.give_back(checkout.stream);
             return;
         };
-        let entry = self.shared.clients.enter(origin(&socket, startup, &identity));
+        let entry = self.shared.clients.enter(origin(&socket, peer, startup, &identity));
         let Ok(client) = socket.detach() else { return };
         count(&self.counters().clients_accepted);
         let Destination { site, epoch, life, .. } = destination;
@@ -246,7 +252,7 @@ impl Front {
     }
 }
 
-fn origin(socket: &Socket, startup: &Startup, identity: &Identity) -> ClientOrigin {
+fn origin(socket: &Socket, peer: Peer, startup: &Startup, identity: &Identity) -> ClientOrigin {
     let parameter = |wanted: &[u8]| {
         let mut found = identity.parameters.iter().filter(|(name, _)| name == wanted);
         found.next_back().map(|(_, value)| String::from_utf8_lossy(value).into_owned())
@@ -254,7 +260,7 @@ fn origin(socket: &Socket, startup: &Startup, identity: &Identity) -> ClientOrig
     ClientOrigin {
         database: startup.database.clone(),
         user: identity.login.user.to_string(),
-        peer: socket.peer(),
+        peer,
         local: socket.local(),
         tls: socket.tls_in_use(),
         connected_at: SystemTime::now(),

@@ -6,12 +6,14 @@
 mod clock;
 pub mod file;
 mod limits;
+mod machine;
 mod random;
 mod socket;
 mod unix;
 
 pub use clock::{boot_id, now};
 pub use limits::raise_open_files;
+pub use machine::{networks, user_name};
 pub use random::{random_bytes, random_unit};
 pub use socket::{Carrier, Detached, Peer, Socket};
 pub use unix::UnixSocket;

@@ -153,6 +153,14 @@ pub fn authentication_cleartext(buf: &mut BytesMut) {
     frame(buf, b'R', |buf| buf.put_i32(3));
 }
 
+/// AuthenticationMD5Password.
+pub fn authentication_md5(buf: &mut BytesMut, salt: [u8; 4]) {
+    frame(buf, b'R', |buf| {
+        buf.put_i32(5);
+        buf.put_slice(&salt);
+    });
+}
+
 /// AuthenticationSASL with the mechanisms we offer.
 pub fn authentication_sasl(buf: &mut BytesMut, mechanisms: &[&str]) {
     frame(buf, b'R', |buf| {

@@ -4,7 +4,9 @@ use crate::SOON;
 use crate::front::{Front, NO_SERVER};
 use crate::raw::{receive, send};
 use bytes::BytesMut;
-use cloud_mirror::auth::{Authenticator, ClientEncryption, Door, Method, Settings, StaticSecret, StaticUser};
+use cloud_mirror::auth::{
+    Approach, Authenticator, ClientEncryption, Door, Method, Settings, StaticSecret, StaticUser,
+};
 use cloud_mirror::base::{Privilege, RoleName, Secret, Site};
 use cloud_mirror::lab::{Cluster, StopMode};
 use cloud_mirror::observe::events::Events;
@@ -277,7 +279,9 @@ async fn the_console_lets_our_own_uid_in_with_no_server_at_all() {
     let enter = async |authenticator: &Authenticator, peer, door| {
         let (mut ours, theirs) = tokio::io::duplex(4096);
         drop(theirs);
-        authenticator.authenticate(&mut ours, &mut BytesMut::new(), &startup, peer, door).await
+        authenticator
+            .authenticate(&mut ours, &mut BytesMut::new(), &startup, &Approach::in_clear(peer), door)
+            .await
     };
     let own = Peer::Unix { uid: Some(1234) };
     let admitted = enter(&authenticator, own, Door::Console).await.unwrap();

@@ -4,7 +4,7 @@ use crate::certificates::Authority;
 use crate::front::Front;
 use crate::raw::receive;
 use bytes::BytesMut;
-use cloud_mirror::auth::{ClientEncryption, ClientTls, ClientTlsError, Settings};
+use cloud_mirror::auth::{ClientAuthority, ClientEncryption, ClientTls, ClientTlsError, Settings};
 use cloud_mirror::backend::tls::{ServerTls, TlsMode};
 use cloud_mirror::base::Site;
 use cloud_mirror::lab::{Cluster, PASSWORD, Programs, SUPERUSER};
@@ -34,7 +34,10 @@ async fn start(cluster: &Cluster, encryption: ClientEncryption) -> Front {
 async fn psql_gets_the_encryption_it_asks_for() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
-    let tls = Arc::new(ClientTls::from_files(&identity.certificate_file, &identity.key_file).unwrap());
+    let tls = Arc::new(
+        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
+            .unwrap(),
+    );
     let cluster = Cluster::builder().start().await.unwrap();
     let never = start(&cluster, ClientEncryption::Never).await;
     let offered = start(&cluster, ClientEncryption::Offered(tls.clone())).await;
@@ -68,14 +71,17 @@ const STARTUP: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
 async fn direct_tls_must_name_the_protocol() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
-    let tls = Arc::new(ClientTls::from_files(&identity.certificate_file, &identity.key_file).unwrap());
+    let tls = Arc::new(
+        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
+            .unwrap(),
+    );
     let cluster = Cluster::builder().start().await.unwrap();
     let front = start(&cluster, ClientEncryption::Offered(tls)).await;
     let server_tls = ServerTls::new(TlsMode::VerifyFull, Some(&authority.root())).unwrap();
     // The server's side of the handshake may end before it looks at ALPN, so the refusal may show
     // at the first read only.
     let answer = async |protocols: &[&[u8]]| {
-        let mut config = server_tls.config.as_deref().unwrap().clone();
+        let mut config = server_tls.config().as_deref().unwrap().clone();
         config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         let tcp = TcpStream::connect(("localhost", front.port)).await.unwrap();
         let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
@@ -93,7 +99,10 @@ async fn direct_tls_must_name_the_protocol() {
 async fn nothing_said_before_the_handshake_counts_behind_it() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
-    let tls = Arc::new(ClientTls::from_files(&identity.certificate_file, &identity.key_file).unwrap());
+    let tls = Arc::new(
+        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
+            .unwrap(),
+    );
     let cluster = Cluster::builder().start().await.unwrap();
     let front = start(&cluster, ClientEncryption::Offered(tls)).await;
     let mut stream = TcpStream::connect(("127.0.0.1", front.port)).await.unwrap();
@@ -109,7 +118,9 @@ fn files_that_are_no_certificate_or_key_are_named() {
     let authority = Authority::new();
     let (one, other) = (authority.sign("one"), authority.sign("other"));
     let absent = Path::new("/nonexistent.pem");
-    let text = |certificate: &Path, key: &Path| ClientTls::from_files(certificate, key).unwrap_err();
+    let text = |certificate: &Path, key: &Path| {
+        ClientTls::from_files(certificate, key, &ClientAuthority::None).unwrap_err()
+    };
     assert!(matches!(text(absent, &one.key_file), ClientTlsError::Certificate { .. }));
     assert!(matches!(text(&one.key_file, &one.key_file), ClientTlsError::Certificate { .. }));
     assert!(matches!(text(&one.certificate_file, absent), ClientTlsError::Key { .. }));

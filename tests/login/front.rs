@@ -4,7 +4,8 @@
 use crate::SOON;
 use bytes::BytesMut;
 use cloud_mirror::auth::{
-    AuthError, Authenticated, Authenticator, ClientEncryption, Door, OpenError, Opened, Settings, open,
+    AuthError, Authenticated, Authenticator, ClientEncryption, Door, OpenError, Opened, Settings,
+    TrustedProxies, open,
 };
 use cloud_mirror::backend::{self, Endpoint, Login, Party};
 use cloud_mirror::observe::events::Events;
@@ -61,11 +62,12 @@ async fn serve(
     encryption: &ClientEncryption,
     endpoint: &Endpoint,
 ) -> Result<(), String> {
-    let opened = open(socket, encryption, SOON).await.map_err(|e: OpenError| e.to_string())?;
-    let Opened::Session { mut socket, startup, mut buffered } = opened else { return Ok(()) };
-    let peer = socket.peer();
+    let opened = open(socket, encryption, &TrustedProxies::default(), SOON)
+        .await
+        .map_err(|e: OpenError| e.to_string())?;
+    let Opened::Session { mut socket, approach, startup, mut buffered } = opened else { return Ok(()) };
     let authenticated = authenticator
-        .authenticate(&mut socket, &mut buffered, &startup, peer, Door::Database)
+        .authenticate(&mut socket, &mut buffered, &startup, &approach, Door::Database)
         .await
         .map_err(|e: AuthError| e.to_string())?;
     let Authenticated { user, proof, .. } = authenticated;

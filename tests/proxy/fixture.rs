@@ -175,6 +175,7 @@ impl Fixture {
                 Arc::new(source),
                 Events::default(),
             )),
+            proxies: ArcSwap::default(),
             encryption: ArcSwap::from_pointee(ClientEncryption::Never),
             threads: DataThreads::start(1, &shared).unwrap(),
             console: Arc::new(NoConsole),

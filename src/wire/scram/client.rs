@@ -1,15 +1,43 @@
 //! The client's side: logs in to a server and checks that the server knows the verifier.
 
-use super::{Keys, base64, from_base64, hmac_sha256, is_equal, key_from_base64, sha256, xor};
+use super::{
+    BOUND_HEADER, Keys, base64, bound_to, from_base64, hmac_sha256, is_equal, key_from_base64, sha256, xor,
+};
 use std::num::NonZeroU32;
 
 /// The most iterations we do for a server: the number is the server's claim and costs us
 /// CPU time (some 0.3 s for this many). PostgreSQL's default is 4096.
 pub const ITERATIONS_MAX: u32 = 1_000_000;
 
-/// Our gs2 header: no channel binding, and we do not claim to support it.
-const HEADER: &str = "n,,";
-const HEADER_BASE64: &str = "biws";
+/// How an exchange is tied to the TLS channel under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// No TLS, or a certificate without a hash: we could not.
+    Incapable,
+    /// We could, but the server did not offer -PLUS. Said in the exchange: a server that did offer
+    /// it learns that somebody took the offer away.
+    NotOffered,
+    /// To the server's certificate, whose hash this is.
+    EndPoint(&'a [u8]),
+}
+
+impl Binding<'_> {
+    fn header(self) -> &'static str {
+        match self {
+            Binding::Incapable => "n,,",
+            Binding::NotOffered => "y,,",
+            Binding::EndPoint(_) => BOUND_HEADER,
+        }
+    }
+
+    /// What is signed as `c=`.
+    fn signed(self) -> String {
+        match self {
+            Binding::Incapable | Binding::NotOffered => base64(self.header().as_bytes()),
+            Binding::EndPoint(hash) => bound_to(hash),
+        }
+    }
+}
 
 /// What proves us.
 pub enum Credential<'a> {
@@ -39,6 +67,8 @@ pub enum Error {
 /// An exchange that has sent `client-first-message`.
 pub struct Started {
     nonce: String,
+    /// Value of `c=`.
+    bound: String,
 }
 
 /// An exchange that has sent `client-final-message`.
@@ -49,9 +79,9 @@ pub struct Proved {
 impl Started {
     /// Starts with a nonce (printable, no comma) and returns `client-first-message`. The name is
     /// left empty: the server takes it from the start-up packet.
-    pub fn new(nonce: String) -> (Started, String) {
-        let message = format!("{HEADER}n=,r={nonce}");
-        (Started { nonce }, message)
+    pub fn new(nonce: String, binding: Binding<'_>) -> (Started, String) {
+        let message = format!("{}n=,r={nonce}", binding.header());
+        (Started { nonce, bound: binding.signed() }, message)
     }
 
     /// Takes `server-first-message` and returns `client-final-message`.
@@ -78,7 +108,7 @@ impl Started {
             Credential::Password(password) => Keys::derive(password, &salt, iterations),
             Credential::Keys(keys) => (*keys).clone(),
         };
-        let without_proof = format!("c={HEADER_BASE64},r={nonce}");
+        let without_proof = format!("c={},r={nonce}", self.bound);
         let signed = format!("n=,r={},{server_first},{without_proof}", self.nonce);
         let client_signature = hmac_sha256(&sha256(&keys.client_key), &[signed.as_bytes()]);
         let proof = xor(&keys.client_key, &client_signature);

@@ -16,6 +16,14 @@ pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 /// The mechanism that binds the exchange to the TLS channel.
 pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
+/// The gs2 header of an exchange that is bound to the server's certificate.
+const BOUND_HEADER: &str = "p=tls-server-end-point,,";
+
+/// What a bound exchange signs as `c=`: the header and the certificate's hash.
+fn bound_to(hash: &[u8]) -> String {
+    base64(&[BOUND_HEADER.as_bytes(), hash].concat())
+}
+
 use base64::Engine;
 use ring::{digest, hmac};
 

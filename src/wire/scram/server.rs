@@ -2,8 +2,9 @@
 //!
 //! Follows auth-scram.c of PostgreSQL case by case, texts included: drivers show them.
 
-use super::{Keys, Verifier, base64, hmac_sha256, is_equal, key_from_base64, sha256, xor};
+use super::{Keys, Verifier, base64, bound_to, hmac_sha256, is_equal, key_from_base64, sha256, xor};
 use crate::base::sqlstate;
+use std::borrow::Cow;
 
 /// Why an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +32,25 @@ pub enum Standing {
     Doomed,
 }
 
+/// What the client was offered and chose: the mechanism it named in SASLInitialResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel<'a> {
+    /// -PLUS was not offered: no TLS, or a certificate without a hash.
+    Unbindable,
+    /// -PLUS was offered, and the client does without.
+    Unbound,
+    /// The client took -PLUS; the hash is the one of our certificate.
+    Bound(&'a [u8]),
+}
+
 /// An exchange that has sent `server-first-message` and waits for `client-final-message`.
 #[derive(Debug)]
 pub struct Exchange {
     verifier: Verifier,
     standing: Standing,
     /// What the client must repeat as `c=`: its gs2 header in base64.
-    binding: &'static str,
+    binding: Cow<'static, str>,
+    is_bound: bool,
     nonce: String,
     /// `client-first-message-bare,server-first-message`
     so_far: String,
@@ -53,30 +66,19 @@ pub struct Accepted {
 }
 
 impl Exchange {
-    /// Takes `client-first-message` for SCRAM-SHA-256 (we never offer -PLUS) and returns the
-    /// exchange with `server-first-message`. `server_nonce` is printable, without a comma.
+    /// Takes `client-first-message` and returns the exchange with `server-first-message`.
+    /// `server_nonce` is printable, without a comma.
     pub fn start(
         verifier: Verifier,
         standing: Standing,
         client_first: &[u8],
         server_nonce: &str,
+        channel: Channel<'_>,
     ) -> Result<(Exchange, String), Refusal> {
         let message = text_of(client_first)?;
         let mut rest = message;
-        let binding = match rest.chars().next() {
-            Some('n') => "biws",
-            // We do not offer channel binding, so a client that could do it is right to say that
-            // we cannot.
-            Some('y') => "eSws",
-            Some('p') => {
-                return Err(malformed(
-                    "The client selected SCRAM-SHA-256 without channel binding, \
-                     but the SCRAM message includes channel binding data.",
-                ));
-            }
-            other => return Err(malformed(format!("Unexpected channel-binding flag \"{}\".", shown(other)))),
-        };
-        rest = comma(&rest[1..])?;
+        let (binding, behind) = channel_flag(rest, channel)?;
+        rest = comma(behind)?;
         rest = match rest.chars().next() {
             Some(',') => &rest[1..],
             Some('a') => {
@@ -108,7 +110,8 @@ impl Exchange {
         let nonce = format!("{client_nonce}{server_nonce}");
         let server_first = format!("r={nonce},s={},i={}", base64(&verifier.salt), verifier.iterations);
         let so_far = format!("{bare},{server_first}");
-        Ok((Exchange { verifier, standing, binding, nonce, so_far }, server_first))
+        let is_bound = matches!(channel, Channel::Bound(_));
+        Ok((Exchange { verifier, standing, binding, is_bound, nonce, so_far }, server_first))
     }
 
     /// Takes `client-final-message`; the exchange is over either way.
@@ -116,6 +119,9 @@ impl Exchange {
         let message = text_of(client_final)?;
         let (binding, rest) = attribute(message, 'c')?;
         if binding != self.binding {
+            if self.is_bound {
+                return Err(refused(sqlstate::INVALID_AUTHORIZATION, "SCRAM channel binding check failed"));
+            }
             return Err(refused(
                 sqlstate::PROTOCOL_VIOLATION,
                 "unexpected SCRAM channel-binding attribute in client-final-message",
@@ -157,6 +163,51 @@ impl Exchange {
             keys: Keys { client_key, server_key: self.verifier.server_key },
         })
     }
+}
+
+/// Reads the gs2 header's flag: what must come back as `c=`, and what follows the flag.
+fn channel_flag<'a>(message: &'a str, channel: Channel<'_>) -> Result<(Cow<'static, str>, &'a str), Refusal> {
+    const NOT_INCLUDED: &str = "The client selected SCRAM-SHA-256-PLUS, \
+         but the SCRAM message does not include channel binding data.";
+    match (message.chars().next(), channel) {
+        (Some('n' | 'y'), Channel::Bound(_)) => Err(malformed(NOT_INCLUDED)),
+        (Some('n'), Channel::Unbindable | Channel::Unbound) => Ok((Cow::Borrowed("biws"), &message[1..])),
+        // The client could, and is right that we cannot.
+        (Some('y'), Channel::Unbindable) => Ok((Cow::Borrowed("eSws"), &message[1..])),
+        // We offered it, and the client has not seen that: somebody took it out of the list.
+        (Some('y'), Channel::Unbound) => Err(Refusal::Malformed {
+            code: sqlstate::INVALID_AUTHORIZATION,
+            message: "SCRAM channel binding negotiation error".to_owned(),
+            detail: Some(
+                "The client supports SCRAM channel binding but thinks the server does not.  \
+                 However, this server does support channel binding."
+                    .to_owned(),
+            ),
+        }),
+        (Some('p'), Channel::Unbindable | Channel::Unbound) => Err(malformed(
+            "The client selected SCRAM-SHA-256 without channel binding, \
+             but the SCRAM message includes channel binding data.",
+        )),
+        (Some('p'), Channel::Bound(hash)) => {
+            let after = message[1..]
+                .strip_prefix('=')
+                .ok_or_else(|| malformed("Expected character \"=\" for attribute \"p\"."))?;
+            let end = after.find(',').unwrap_or(after.len());
+            let kind = &after[..end];
+            if kind != "tls-server-end-point" {
+                let shown: String = kind.chars().take(30).map(sanitized).collect();
+                let text = format!("unsupported SCRAM channel-binding type \"{shown}\"");
+                return Err(refused(sqlstate::PROTOCOL_VIOLATION, &text));
+            }
+            Ok((Cow::Owned(bound_to(hash)), &after[end..]))
+        }
+        (other, _) => Err(malformed(format!("Unexpected channel-binding flag \"{}\".", shown(other)))),
+    }
+}
+
+/// As `sanitize_str`: what is not printable becomes a question mark.
+fn sanitized(c: char) -> char {
+    if matches!(c, '\x21'..='\x7e') { c } else { '?' }
 }
 
 fn text_of(message: &[u8]) -> Result<&str, Refusal> {

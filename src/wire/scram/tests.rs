@@ -1,5 +1,5 @@
-use super::client::{Credential, Error, Started};
-use super::server::{Exchange, Refusal, Standing};
+use super::client::{Binding, Credential, Error, Started};
+use super::server::{Channel, Exchange, Refusal, Standing};
 use super::*;
 use proptest::prelude::*;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ fn pencil() -> Verifier {
 }
 
 fn start(client_first: &[u8]) -> Result<(Exchange, String), Refusal> {
-    Exchange::start(pencil(), Standing::Genuine, client_first, SERVER_NONCE)
+    Exchange::start(pencil(), Standing::Genuine, client_first, SERVER_NONCE, Channel::Unbindable)
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn recovered_keys_log_in_where_the_password_would() {
     let (exchange, _) = start(CLIENT_FIRST).unwrap();
     let keys = exchange.finish(CLIENT_FINAL.as_bytes()).unwrap().keys;
     for credential in [Credential::Keys(&keys), Credential::Password(b"pencil")] {
-        let (client, first) = Started::new("abc".to_owned());
+        let (client, first) = Started::new("abc".to_owned(), Binding::Incapable);
         let (server, server_first) = start(first.as_bytes()).unwrap();
         let (client, last) = client.prove(&credential, server_first.as_bytes()).unwrap();
         let accepted = server.finish(last.as_bytes()).unwrap();
@@ -71,7 +71,7 @@ fn recovered_keys_log_in_where_the_password_would() {
 
 #[test]
 fn a_server_without_the_verifier_is_recognised() {
-    let (client, _) = Started::new("abc".to_owned());
+    let (client, _) = Started::new("abc".to_owned(), Binding::Incapable);
     let (client, _) = client
         .prove(&Credential::Password(b"pencil"), b"r=abcdef,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")
         .unwrap();
@@ -81,7 +81,7 @@ fn a_server_without_the_verifier_is_recognised() {
 #[test]
 fn a_server_first_message_out_of_line_is_refused() {
     let check = |message: &str, expected: Error| {
-        let (client, _) = Started::new("abc".to_owned());
+        let (client, _) = Started::new("abc".to_owned(), Binding::Incapable);
         let got = client.prove(&Credential::Password(b"x"), message.as_bytes()).err();
         assert_eq!(got, Some(expected), "{message}");
     };
@@ -101,8 +101,9 @@ fn wrong_passwords_and_mock_roles_are_refused_alike() {
         (pencil(), Standing::Doomed, b"pencil"),
         (Verifier::mock(&[7; 32], b"nobody"), Standing::Doomed, b"pencil"),
     ] {
-        let (client, first) = Started::new("abc".to_owned());
-        let (server, server_first) = Exchange::start(verifier, standing, first.as_bytes(), "def").unwrap();
+        let (client, first) = Started::new("abc".to_owned(), Binding::Incapable);
+        let (server, server_first) =
+            Exchange::start(verifier, standing, first.as_bytes(), "def", Channel::Unbindable).unwrap();
         let (_, last) = client.prove(&Credential::Password(password), server_first.as_bytes()).unwrap();
         assert_eq!(server.finish(last.as_bytes()).err(), Some(Refusal::WrongPassword));
     }
@@ -183,6 +184,42 @@ fn a_client_that_could_bind_is_believed_that_we_cannot() {
 }
 
 #[test]
+fn a_bound_exchange_is_about_one_certificate() {
+    let talk = |binding, channel| {
+        let (client, first) = Started::new("abc".to_owned(), binding);
+        let (server, server_first) =
+            Exchange::start(pencil(), Standing::Genuine, first.as_bytes(), "def", channel)?;
+        let (client, last) = client.prove(&Credential::Password(b"pencil"), server_first.as_bytes()).unwrap();
+        let accepted = server.finish(last.as_bytes())?;
+        assert_eq!(client.verify(accepted.server_final.as_bytes()), Ok(()));
+        Ok(())
+    };
+    let refused = |result: Result<(), Refusal>, code: &str, words: &str| match result {
+        Err(Refusal::Malformed { code: c, message, detail }) => {
+            assert_eq!(c, code, "{message}");
+            assert!(format!("{message}: {detail:?}").contains(words), "{message}: {detail:?}");
+        }
+        other => panic!("{other:?} instead of {words}"),
+    };
+    let (ours, theirs) = ([1; 32].as_slice(), [2; 32].as_slice());
+    assert_eq!(talk(Binding::EndPoint(ours), Channel::Bound(ours)), Ok(()));
+    assert_eq!(talk(Binding::NotOffered, Channel::Unbindable), Ok(()));
+    assert_eq!(talk(Binding::Incapable, Channel::Unbound), Ok(()), "a client may be unable to");
+    // A man in the middle has another certificate, or takes the offer away.
+    refused(talk(Binding::EndPoint(theirs), Channel::Bound(ours)), "28000", "channel binding check failed");
+    refused(talk(Binding::NotOffered, Channel::Unbound), "28000", "but thinks the server does not.");
+    refused(talk(Binding::Incapable, Channel::Bound(ours)), "08P01", "does not include channel binding");
+    refused(talk(Binding::NotOffered, Channel::Bound(ours)), "08P01", "does not include channel binding");
+    refused(talk(Binding::EndPoint(ours), Channel::Unbound), "08P01", "includes channel binding data");
+    let first = |message: &[u8]| {
+        Exchange::start(pencil(), Standing::Genuine, message, "def", Channel::Bound(ours)).map(drop)
+    };
+    refused(first(b"p=tls-unique,,n=,r=a"), "08P01", "unsupported SCRAM channel-binding type \"tls-unique\"");
+    refused(first(b"p,,n=,r=a"), "08P01", "Expected character \\\"=\\\" for attribute \\\"p\\\"");
+    refused(first(b"p=tls-server-end-point"), "08P01", "Comma expected");
+}
+
+#[test]
 fn passwords_are_prepared_as_postgresql_prepares_them() {
     let check = |password: &[u8], expected: &[u8]| assert_eq!(&*normalize(password), expected);
     check(b"plain", b"plain");
@@ -200,7 +237,7 @@ proptest! {
         for message in [bytes.as_slice(), text.as_bytes()] {
             let _ = start(message);
             let _ = start(CLIENT_FIRST).unwrap().0.finish(message);
-            let (client, _) = Started::new("n".to_owned());
+            let (client, _) = Started::new("n".to_owned(), Binding::Incapable);
             if let Ok((client, _)) = client.prove(&Credential::Password(b"x"), message) {
                 let _ = client.verify(message);
             }

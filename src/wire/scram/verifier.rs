@@ -86,6 +86,11 @@ impl Verifier {
         }
     }
 
+    /// The salt.
+    pub fn salt(&self) -> &[u8] {
+        &self.salt
+    }
+
     /// Whether a password in clear text fits, without an exchange.
     pub fn fits(&self, password: &[u8]) -> bool {
         let keys = Keys::derive(password, &self.salt, self.iterations);
