@@ -7,7 +7,7 @@ use crate::auth::{self, Authenticator, ClientEncryption, Lookup, VerifierSource}
 use crate::backend::{Login, Party, Proof};
 use crate::base::Site;
 use crate::config::Listen;
-use crate::pool::Cancels;
+use crate::pool::{Admission, Cancels};
 use crate::serve::{Arrivals, Console, ConsoleClient, DataThreads, Front, Listener};
 use crate::session::Shared;
 use crate::sql::console::ConsoleCall;
@@ -29,11 +29,11 @@ pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, StartError> {
             return Err(failed("the name has no address".to_owned()));
         }
         for address in addresses {
-            listeners.push(Listener::tcp(address).await?);
+            listeners.push(Listener::tcp(address, listen.backlog)?);
         }
     }
     if let Some(directory) = &listen.unix_socket_dir {
-        listeners.push(Listener::unix(directory, listen.socket_port())?);
+        listeners.push(Listener::unix(directory, listen.socket_port(), listen.backlog)?);
     }
     Ok(listeners)
 }
@@ -60,6 +60,8 @@ pub fn front(
         proxies: ArcSwap::from_pointee(settings::proxies(&config.listen)),
         console: Arc::new(console),
         arrivals: Arrivals::default(),
+        admission: Admission::default(),
+        tcp: ArcSwap::from_pointee(world.config.load().tcp.clone()),
     })
 }
 

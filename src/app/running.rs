@@ -112,6 +112,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let pool = Pool::new(settings::pool(&config.pool), runtime::Handle::current());
     let counters = Arc::new(Counters::default());
     let hold_timeout = config.failover.hold_timeout;
+    let limits = config.pool.clone();
     let world = Arc::new(World::new(Parts {
         config: Arc::new(config),
         state_dir,
@@ -139,6 +140,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         hold_timeout: ArcSwap::from_pointee(hold_timeout),
         counters,
         clients: Clients::default(),
+        limits: ArcSwap::from_pointee(limits),
     });
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);
@@ -318,6 +320,8 @@ fn apply(world: &World, new: &Config) -> Result<Vec<String>, String> {
         front.proxies.store(Arc::new(settings::proxies(&live.listen)));
         let authenticator = front.authenticator.load().reconfigured(settings::auth(&live));
         front.authenticator.store(Arc::new(authenticator));
+        front.shared.limits.store(Arc::new(live.pool.clone()));
+        front.tcp.store(Arc::new(live.tcp.clone()));
         front.shared.hold_timeout.store(Arc::new(live.failover.hold_timeout));
     }
     for server in std::iter::once(&world.local).chain(&world.cloud) {

@@ -70,6 +70,7 @@ pub fn auth(config: &config::Config) -> auth::Settings {
         stats_users: auth.stats_users.iter().map(ToString::to_string).collect(),
         console_uid: Some(nix::unistd::geteuid().as_raw()),
         hold_timeout: config.failover.hold_timeout,
+        timeout: config.pool.client_login_timeout,
         ..auth::Settings::default()
     }
 }

@@ -47,5 +47,7 @@ pub const TRANSACTION_TIMEOUT: &str = "25P04";
 pub const IDLE_IN_TRANSACTION: &str = "25P03";
 /// A client was silent for too long: `idle_session_timeout`.
 pub const IDLE_SESSION: &str = "57P05";
+/// Nothing is wrong: `successful_completion`, for notices.
+pub const SUCCESS: &str = "00000";
 /// Our own fault: `internal_error`.
 pub const INTERNAL: &str = "XX000";

@@ -30,6 +30,8 @@ counters! {
     connections_accepted,
     /// Log-ins refused for a wrong password, an unknown role and the like.
     logins_failed,
+    /// Log-ins refused because a limit of clients was reached.
+    clients_refused,
     /// Clients welcomed.
     clients_accepted,
     /// Clients that have left or were sent away.

@@ -214,6 +214,7 @@ fn help(name: &str) -> String {
 const HELP: &[(&str, &str)] = &[
     ("connections_accepted", "Connections accepted, cancel requests included"),
     ("logins_failed", "Log-ins refused"),
+    ("clients_refused", "Log-ins refused because a limit of clients was reached"),
     ("clients_accepted", "Clients welcomed"),
     ("clients_left", "Clients that have left or were sent away"),
     ("cancels_forwarded", "Cancel requests passed on"),

@@ -6,11 +6,13 @@
 //! server; it runs on the control runtime, sessions on data threads hand links over detached.
 //! Start reading in [`Pool::check_out`].
 
+mod admission;
 mod cancel;
 mod checkout;
 mod group;
 mod reset;
 
+pub use admission::{Admission, Admitted, TooMany};
 pub use cancel::{CancelKey, CancelTarget, Cancels, InFlight};
 pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Settings};
 pub use group::{Parameters, Reports};

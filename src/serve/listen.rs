@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 /// Where we listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,17 +76,23 @@ enum Listening {
 }
 
 impl Listener {
-    /// Listens on a TCP address.
-    pub async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+    /// Listens on a TCP address; `backlog` connections may wait to be accepted.
+    pub fn tcp(address: SocketAddr, backlog: u32) -> Result<Self, ListenError> {
         let failed = |source| ListenError { at: address.to_string(), option: "--listen", source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(backlog)
+        };
+        let listener = bind().map_err(failed)?;
         let bound = Bound::Tcp(listener.local_addr().map_err(failed)?);
         Ok(Self { socket: Listening::Tcp(listener), bound })
     }
 
     /// Listens on `.s.PGSQL.<port>` in `directory`, where libpq looks for it. A file that nobody
     /// listens on any more is replaced.
-    pub fn unix(directory: &Path, port: u16) -> Result<Self, ListenError> {
+    pub fn unix(directory: &Path, port: u16, backlog: u32) -> Result<Self, ListenError> {
         let path = crate::backend::Address::socket_path(directory, port);
         let failed =
             |source| ListenError { at: path.display().to_string(), option: "--unix-socket-dir", source };
@@ -98,7 +104,7 @@ impl Listener {
             // No file, or one that binding will say more about.
             Err(_) => {}
         }
-        let listener = UnixListener::bind(&path).map_err(failed)?;
+        let listener = bind_unix(&path, backlog).map_err(failed)?;
         // As PostgreSQL's `unix_socket_permissions`: who connects has to log in.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
         Ok(Self { socket: Listening::Unix(listener), bound: Bound::Unix(path) })
@@ -110,10 +116,6 @@ impl Listener {
             Listening::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                let keepalive = socket2::TcpKeepalive::new()
-                    .with_time(std::time::Duration::from_secs(60))
-                    .with_interval(std::time::Duration::from_secs(10));
-                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 Ok(Socket::Tcp(stream))
             }
             Listening::Unix(listener) => {
@@ -121,6 +123,14 @@ impl Listener {
             }
         }
     }
+}
+
+fn bind_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket.into())
 }
 
 impl Drop for Listener {

@@ -1,37 +1,38 @@
 //! One connection, from its first byte to its data thread.
 
+use super::arrivals::{Arrival, Arrivals};
 use super::listen::Listener;
 use super::threads::DataThreads;
+use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
     Approach, Authenticated, Authenticator, ClientEncryption, Door, Opened, TrustedProxies, open,
 };
 use crate::backend::{self, Destination, Login};
 use crate::base::{Privilege, sqlstate};
-use crate::observe::clients::ClientOrigin;
+use crate::config::Tcp;
+use crate::observe::clients::{ClientEntry, ClientOrigin, ClientState};
 use crate::observe::{Counters, count};
+use crate::pool::{Admission, Admitted};
 use crate::route::{NoEntry, Way};
 use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
 use crate::sql::console::Caller;
-use crate::sys::{Peer, Socket};
+use crate::sys::{self, Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
 use crate::wire::startup::Startup;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 /// Databases that are the console.
 const CONSOLES: [&[u8]; 2] = [b"mirror", b"pgbouncer"];
-/// How long a client may take to say what it wants.
-const OPENING_WITHIN: Duration = Duration::from_secs(60);
-/// How long a cancel may take to reach the server.
-const CANCEL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client may take to accept its welcome.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
+/// How many may be on their way in beyond the most clients: cancels, and clients of the console.
+const SPARE: u32 = 100;
 /// The pause after the system had no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,12 +54,22 @@ pub trait Console: Send + Sync {
     async fn serve(&self, client: ConsoleClient);
 }
 
+/// A client that has proved who it is.
+struct Newcomer {
+    startup: Startup,
+    identity: Identity,
+    entry: ClientEntry,
+    admitted: Admitted,
+}
+
 /// All that a log-in needs.
 pub struct Front {
     /// What sessions share.
     pub shared: Arc<Shared>,
     /// Who gets in; replaced by a reload.
     pub authenticator: ArcSwap<Authenticator>,
+    /// Counts clients.
+    pub admission: Admission,
     /// TLS for clients; replaced by a reload.
     pub encryption: ArcSwap<ClientEncryption>,
     /// Load balancers that say for whom they connect; replaced by a reload.
@@ -69,32 +80,8 @@ pub struct Front {
     pub console: Arc<dyn Console>,
     /// Who has connected and not logged in yet.
     pub arrivals: Arrivals,
-}
-
-/// Counts connections on their way in. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Arrivals(Arc<AtomicU64>);
-
-/// One of them.
-#[derive(Debug)]
-struct Arrival(Arrivals);
-
-impl Arrivals {
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn one_more(&self) -> Arrival {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Arrival(self.clone())
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// When clients that do not answer are given up; replaced by a reload.
+    pub tcp: ArcSwap<Tcp>,
 }
 
 impl Front {
@@ -105,26 +92,34 @@ impl Front {
                 accepted = listener.accept() => accepted,
                 () = stops(&mut stop) => return self.take_the_last(&listener).await,
             };
-            match accepted {
-                Ok(socket) => self.let_in(socket),
+            let socket = match accepted {
+                Ok(socket) => socket,
                 Err(error) => {
                     tracing::warn!(event = "serve.accept_failed", at = %listener.bound, %error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            let most = self.shared.limits.load().max_client_conn.saturating_add(SPARE);
+            let arrival = tokio::select! {
+                arrival = self.arrivals.enter(most) => arrival,
+                () = stops(&mut stop) => self.arrivals.one_more(),
+            };
+            self.let_in(socket, arrival);
         }
     }
 
     /// Takes connections that the kernel has made already: it would reset them.
     async fn take_the_last(self: Arc<Self>, listener: &Listener) {
         while let Ok(Ok(socket)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.let_in(socket);
+            self.let_in(socket, self.arrivals.one_more());
         }
     }
 
-    fn let_in(self: &Arc<Self>, socket: Socket) {
+    fn let_in(self: &Arc<Self>, socket: Socket, arrival: Arrival) {
         count(&self.counters().connections_accepted);
-        let arrival = self.arrivals.one_more();
+        // Fails on a connection that is broken already, which the first read finds.
+        let _ = socket.tune(&self.tcp.load().towards_clients());
         tokio::spawn(self.clone().welcome(socket, arrival));
     }
 
@@ -133,8 +128,9 @@ impl Front {
     }
 
     async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
+        let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
-        match open(socket, &encryption, &proxies, OPENING_WITHIN).await {
+        match open(socket, &encryption, &proxies, within).await {
             Ok(Opened::Session { socket, approach, startup, buffered }) => {
                 self.log_in(socket, approach, startup, buffered, arrival).await;
             }
@@ -148,7 +144,8 @@ impl Front {
     async fn cancel(&self, socket: Socket, pid: i32, secret: &[u8]) {
         if let Some(target) = self.shared.cancels.find(pid, secret) {
             count(&self.counters().cancels_forwarded);
-            let done = backend::cancel(&target.endpoint, target.pid, &target.secret, CANCEL_WITHIN).await;
+            let within = self.shared.limits.load().cancel_wait_timeout;
+            let done = backend::cancel(&target.endpoint, target.pid, &target.secret, within).await;
             if let Err(error) = done {
                 tracing::warn!(event = "serve.cancel_failed", %error);
             }
@@ -190,43 +187,61 @@ impl Front {
                 NoEntry::ShuttingDown => sqlstate::CANNOT_CONNECT_NOW,
             };
             let bytes = message::Complaint::fatal(code, no_entry.to_string()).to_bytes();
-            let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(&mut socket, &bytes)).await;
-            return;
+            return refuse(&mut socket, &bytes).await;
         }
         let mut parameters = startup.link_parameters();
         parameters.retain(|(name, _)| name != b"database");
         let login = Login { user, proof };
         let is_admin = privilege == Privilege::Admin;
         let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
-        match self.shared.clone().link(Wanted::first(identity.clone())).await {
-            Ok(made) => self.hand_over(socket, approach.peer, &startup, buffered, identity, made).await,
-            Err(no_link) => {
-                count(&self.counters().logins_failed);
-                let bytes = match no_link {
-                    NoLink::Ended(bytes) => bytes,
-                    NoLink::Refused(complaint) => {
-                        message::Complaint { severity: Severity::Fatal, detail: None, ..complaint }.to_bytes()
-                    }
-                };
-                let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(&mut socket, &bytes)).await;
+        let limits = self.shared.limits.load_full();
+        let admitted = self.admission.admit(&limits, &startup.database, identity.login.user.as_str());
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(too_many) => {
+                count(&self.counters().clients_refused);
+                return refuse(&mut socket, &too_many.complaint().to_bytes()).await;
             }
-        }
+        };
+        let entry = self.shared.clients.enter(origin(&socket, approach.peer, &startup, &identity));
+        entry.facts().set_state(ClientState::Waiting, sys::now());
+        let link = self.shared.clone().link(Wanted::first(identity.clone()));
+        let newcomer = Newcomer { startup, identity, entry, admitted };
+        let waited = waiting::wait(&mut socket, &mut buffered, link, limits.query_wait_notify).await;
+        let Waited::Over(made, greeted) = waited else {
+            count(&self.counters().logins_failed);
+            return tracing::debug!(event = "serve.client_left_while_waiting", peer = %approach.peer);
+        };
+        let no_link = match *made {
+            Ok(made) => return self.hand_over(socket, buffered, newcomer, made, greeted).await,
+            Err(no_link) => no_link,
+        };
+        count(&self.counters().logins_failed);
+        let bytes = match no_link {
+            NoLink::Ended(bytes) => bytes,
+            NoLink::Refused(complaint) => {
+                message::Complaint { severity: Severity::Fatal, detail: None, ..complaint }.to_bytes()
+            }
+        };
+        refuse(&mut socket, &bytes).await;
     }
 
     async fn hand_over(
         self: Arc<Self>,
         mut socket: Socket,
-        peer: Peer,
-        startup: &Startup,
         buffered: BytesMut,
-        identity: Identity,
+        newcomer: Newcomer,
         made: Made,
+        greeted: Greeted,
     ) {
+        let Newcomer { startup, identity, entry, admitted } = newcomer;
         let Made { checkout, destination, reported, .. } = made;
         let key_length = if startup.minor() >= 2 { 32 } else { 4 };
         let cancel_key = self.shared.cancels.register(checkout.lease.pid(), key_length);
         let mut welcome = BytesMut::with_capacity(1024);
-        message::authentication_ok(&mut welcome);
+        if greeted == Greeted::No {
+            message::authentication_ok(&mut welcome);
+        }
         for (name, value) in &reported {
             message::parameter_status(&mut welcome, name, value);
         }
@@ -241,13 +256,22 @@ impl Front {
             checkout.lease.give_back(checkout.stream);
             return;
         };
-        let entry = self.shared.clients.enter(origin(&socket, peer, startup, &identity));
         let Ok(client) = socket.detach() else { return };
         count(&self.counters().clients_accepted);
         let Destination { site, epoch, life, .. } = destination;
         let client_in = buffered.to_vec();
-        let handover =
-            Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life, entry };
+        let handover = Handover {
+            client,
+            client_in,
+            identity,
+            cancel_key,
+            checkout,
+            site,
+            epoch,
+            life,
+            entry,
+            admitted,
+        };
         self.threads.hand_over(handover).await;
     }
 }
@@ -274,7 +298,11 @@ async fn stops(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn said(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
+async fn refuse(socket: &mut Socket, bytes: &[u8]) {
+    let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(socket, bytes)).await;
+}
+
+pub(super) async fn said(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
     socket.write_all(bytes).await?;
     socket.flush().await
 }

@@ -5,10 +5,13 @@
 //! [`login`] follows one of them to its thread. Sessions themselves belong to the room `session`,
 //! the console to `admin`.
 
+mod arrivals;
 mod listen;
 mod login;
 mod threads;
+mod waiting;
 
+pub use arrivals::Arrivals;
 pub use listen::{Bound, ListenError, Listener};
-pub use login::{Arrivals, Console, ConsoleClient, Front};
+pub use login::{Console, ConsoleClient, Front};
 pub use threads::DataThreads;

@@ -29,9 +29,10 @@ pub use switch::{Made, NoLink, Wanted};
 
 use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
+use crate::config;
 use crate::observe::clients::{ClientEntry, Clients, Order};
 use crate::observe::{Counters, count};
-use crate::pool::{CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
+use crate::pool::{Admitted, CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::Detached;
@@ -98,6 +99,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Who is connected.
     pub clients: Clients,
+    /// Limits and timeouts; a reload changes them.
+    pub limits: ArcSwap<config::Pool>,
 }
 
 /// Who the client is.
@@ -134,6 +137,8 @@ pub struct Handover {
     pub life: u64,
     /// Its place in the list of clients.
     pub entry: ClientEntry,
+    /// Its place among those who are let in.
+    pub admitted: Admitted,
 }
 
 /// See the module.
@@ -153,6 +158,7 @@ pub struct Session {
     /// The client was told why the session ends, and its socket is shut for writing.
     has_said_last_words: bool,
     entry: ClientEntry,
+    _admitted: Admitted,
 }
 
 /// The message Terminate.
@@ -165,8 +171,18 @@ impl Session {
     /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
     /// cannot be registered.
     pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
-        let Handover { client, client_in, identity, cancel_key, checkout, site, epoch, life, entry } =
-            handover;
+        let Handover {
+            client,
+            client_in,
+            identity,
+            cancel_key,
+            checkout,
+            site,
+            epoch,
+            life,
+            entry,
+            admitted,
+        } = handover;
         let facts = entry.facts().clone();
         let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts);
         let told = checkout.lease.reported().clone();
@@ -191,6 +207,7 @@ impl Session {
             last_words: None,
             has_said_last_words: false,
             entry,
+            _admitted: admitted,
         })
     }
 

@@ -1,7 +1,9 @@
 //! A connected stream that can be moved between runtimes.
 
 use super::unix::UnixSocket;
+use crate::config::Tuning;
 use bytes::{Buf, Bytes};
+use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -130,6 +132,18 @@ impl Socket {
     /// Sends small writes at once; nothing to do on Unix sockets.
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.tcp().map_or(Ok(()), |tcp| tcp.set_nodelay(true))
+    }
+
+    /// Says when the other end is given up; nothing to do on Unix sockets.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        let Some(tcp) = self.tcp() else { return Ok(()) };
+        let socket = SockRef::from(tcp);
+        socket.set_keepalive(tuning.keepalive.is_some())?;
+        if let Some((idle, interval, count)) = tuning.keepalive {
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        socket.set_tcp_user_timeout(tuning.user_timeout)
     }
 
     /// The TCP socket underneath, for socket options.

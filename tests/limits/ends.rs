@@ -1,15 +1,13 @@
 //! How sessions are ended from outside.
 
-use crate::stage::{PATIENCE, Raw, field, proxy, server, shown};
+use crate::stage::{PATIENCE, Raw, TRUST, field, proxy, server, shown};
 use cloud_mirror::lab::eventually;
 use std::time::{Duration, Instant};
-
-const TRUST: (&str, &str) = ("auth.type", "trust");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_busy_for_longer_than_the_drain_is_told_why_it_is_cut() {
     let server = server().await;
-    let proxy = proxy(server, &[TRUST, ("failover.drain_timeout", "1s")]).await;
+    let proxy = proxy(&server, &[TRUST, ("failover.drain_timeout", "1s")]).await;
     let mut busy = Raw::log_in(&proxy, "app", "shop").await;
     let mut open = Raw::log_in(&proxy, "app", "shop").await;
     open.query("begin").await;

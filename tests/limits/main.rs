@@ -1,4 +1,5 @@
 //! Limits, queues and timeouts, through the binary and a real server.
 
+mod clients;
 mod ends;
 mod stage;

@@ -7,19 +7,39 @@ use cloud_mirror::lab::{Cluster, Proxy};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-static SERVER: OnceCell<Cluster> = OnceCell::const_new();
+/// Clients that speak for themselves have no password.
+pub const TRUST: (&str, &str) = ("auth.type", "trust");
 
-/// The server, which lives as long as this process. Role `app` with database `shop`.
-pub async fn server() -> &'static Cluster {
-    SERVER.get_or_init(new_server).await
+static SERVER: OnceCell<Cluster> = OnceCell::const_new();
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// The server, which lives as long as this process, for one test at a time: two proxies before one
+/// server would change the password of the control role under each other.
+pub struct Turn {
+    server: &'static Cluster,
+    _turn: MutexGuard<'static, ()>,
 }
 
-/// A server of one's own, for tests that stop or freeze it.
+impl std::ops::Deref for Turn {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.server
+    }
+}
+
+/// Waits for one's turn at the server. Keep it as long as the proxy.
+pub async fn server() -> Turn {
+    let turn = TURN.lock().await;
+    Turn { server: SERVER.get_or_init(new_server).await, _turn: turn }
+}
+
+/// Role `app` with databases `shop` and `stock`, and role `other`. For tests that stop or freeze it, for tests that stop or freeze it.
 pub async fn new_server() -> Cluster {
     // For proxies that ask for no password and so have none to show.
     let builder = Cluster::builder()

@@ -160,6 +160,7 @@ impl Fixture {
             hold_timeout: ArcSwap::from_pointee(options.hold_timeout),
             counters: Arc::new(Counters::default()),
             clients: Default::default(),
+            limits: Default::default(),
         });
         let source = Writer {
             routes: std::sync::OnceLock::from(routes),
@@ -179,12 +180,14 @@ impl Fixture {
             encryption: ArcSwap::from_pointee(ClientEncryption::Never),
             threads: DataThreads::start(1, &shared).unwrap(),
             console: Arc::new(NoConsole),
+            admission: Default::default(),
+            tcp: Default::default(),
         });
         let (stop, stopped) = watch::channel(false);
-        let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), 128).unwrap();
         let Bound::Tcp(address) = tcp.bound.clone() else { unreachable!() };
         let socket_dir = tempfile::tempdir().unwrap().keep();
-        let unix = Listener::unix(&socket_dir, address.port()).unwrap();
+        let unix = Listener::unix(&socket_dir, address.port(), 128).unwrap();
         tokio::spawn(front.clone().serve(tcp, stopped.clone()));
         tokio::spawn(front.serve(unix, stopped));
         Fixture { local, cloud, shared, port: address.port(), socket_dir, stop }

@@ -1,0 +1,73 @@
+//! A client that waits for its first link.
+
+use super::login::said;
+use crate::base::sqlstate;
+use crate::session::{Made, NoLink};
+use crate::sys::Socket;
+use crate::wire::message::{self, Complaint, Severity};
+use bytes::BytesMut;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// The most that a client may send before it was let in; beyond that nobody reads it for a while.
+const EARLY_MAX: usize = 64 << 10;
+
+/// What a client was told so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Greeted {
+    /// Nothing since it has proved itself.
+    No,
+    /// AuthenticationOk: a client listens to notices only behind it.
+    Yes,
+}
+
+/// How a wait has ended.
+pub enum Waited {
+    /// With a link, or with the reason why there is none.
+    Over(Box<Result<Made, NoLink>>, Greeted),
+    /// The client has hung up.
+    Gone,
+}
+
+/// Waits for `link`, tells the client after `notify` that it waits, and stops when it hangs up.
+pub async fn wait(
+    socket: &mut Socket,
+    buffered: &mut BytesMut,
+    link: impl Future<Output = Result<Made, NoLink>>,
+    notify: Option<Duration>,
+) -> Waited {
+    let mut greeted = Greeted::No;
+    let mut link = std::pin::pin!(link);
+    let mut notice = std::pin::pin!(async {
+        match notify {
+            Some(after) => tokio::time::sleep(after).await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        let has_room = buffered.len() < EARLY_MAX;
+        tokio::select! {
+            biased;
+            made = &mut link => return Waited::Over(Box::new(made), greeted),
+            read = socket.read_buf(buffered), if has_room => match read {
+                Ok(0) | Err(_) => return Waited::Gone,
+                Ok(_) => {}
+            },
+            () = &mut notice, if greeted == Greeted::No => {
+                greeted = Greeted::Yes;
+                let mut out = BytesMut::new();
+                message::authentication_ok(&mut out);
+                waits().put(&mut out);
+                if said(socket, &out).await.is_err() {
+                    return Waited::Gone;
+                }
+            }
+        }
+    }
+}
+
+/// For a client that has waited for a while.
+fn waits() -> Complaint {
+    let message = "no connection to the server is free yet, waiting for one";
+    Complaint::new(Severity::Notice, sqlstate::SUCCESS, message)
+}

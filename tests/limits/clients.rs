@@ -1,0 +1,108 @@
+//! How many clients are let in, and what the others are told.
+
+use crate::stage::{PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, words};
+use cloud_mirror::lab::{Proxy, eventually, that};
+use nix::sys::signal::Signal;
+
+async fn refusal(proxy: &Proxy, user: &str, database: &str) -> [String; 4] {
+    words(&client_of(proxy, user, database).await.expect_err("there is no room"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_limit_of_clients_is_named_to_who_is_refused() {
+    let keys = [
+        ("pool.max_client_conn", "4"),
+        ("pool.database.shop.max_db_client_connections", "2"),
+        ("pool.user.other.max_user_client_connections", "1"),
+    ];
+    let server = server().await;
+    let proxy = proxy(&server, &keys).await;
+    let first = client(&proxy).await;
+    let _second = client_of(&proxy, "other", "shop").await.unwrap();
+    let hint = "Close connections that are not used, or raise the limit.";
+    assert_eq!(
+        refusal(&proxy, "app", "shop").await,
+        ["53300", "too many connections for database \"shop\"", "Its max_db_client_connections is 2.", hint]
+    );
+    assert_eq!(
+        refusal(&proxy, "other", "stock").await,
+        ["53300", "too many connections for role \"other\"", "Its max_user_client_connections is 1.", hint]
+    );
+    let _third = client_of(&proxy, "app", "stock").await.unwrap();
+    let _fourth = client_of(&proxy, "app", "stock").await.unwrap();
+    assert_eq!(
+        refusal(&proxy, "app", "stock").await,
+        ["53300", "sorry, too many clients already", "pool.max_client_conn is 4.", hint]
+    );
+    // The console has room, and a client that leaves makes some.
+    client_of(&proxy, "app", "mirror").await.unwrap();
+    drop(first);
+    eventually(PATIENCE, async || Ok(client(&proxy).await.simple_query("select 1").await?)).await;
+    let metrics = proxy.get("/metrics").await.unwrap();
+    assert!(metrics.contains("cloud_mirror_clients_refused_total 3"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_told_so_and_served_in_turn() {
+    let server = server().await;
+    let proxy = proxy(&server, &[TRUST, ("pool.size", "1"), ("pool.query_wait_notify", "200ms")]).await;
+    let first = Raw::log_in(&proxy, "app", "shop").await;
+    let mut second = Raw::connect(&proxy).await;
+    second.start_up("app", "shop").await;
+    let seen = second.until(b'N').await;
+    let [(b'R', ok), (b'N', notice)] = seen.as_slice() else { panic!("{:?}", shown(&seen)) };
+    assert_eq!(ok.as_slice(), [0; 4], "AuthenticationOk");
+    assert_eq!((field(notice, b'S'), field(notice, b'C')), ("NOTICE".into(), "00000".into()));
+    assert_eq!(field(notice, b'M'), "no connection to the server is free yet, waiting for one");
+    let mut third = Raw::connect(&proxy).await;
+    third.start_up("app", "shop").await;
+    third.until(b'N').await;
+    // One that hangs up while it waits keeps nobody back.
+    let mut gone = Raw::connect(&proxy).await;
+    gone.start_up("app", "shop").await;
+    gone.until(b'N').await;
+    drop(gone);
+    drop(first);
+    let seen = second.until(b'Z').await;
+    assert!(seen.iter().all(|(tag, _)| *tag != b'R'), "it is welcomed once: {:?}", shown(&seen));
+    second.query("select 'served'").await;
+    second.until(b'Z').await;
+    drop(second);
+    third.until(b'Z').await;
+    drop(third);
+    Raw::log_in(&proxy, "app", "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_can_be_changed_while_clients_are_connected() {
+    let config = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let write = |most: u32| std::fs::write(config.path(), format!("[pool]\nmax_client_conn = {most}\n"));
+    write(1).unwrap();
+    let server = server().await;
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
+    let (url, path) = (server.url("postgres", "shop"), config.path().display().to_string());
+    let proxy = Proxy::new(program, &["--local", &url, "--config", &path]).unwrap();
+    proxy.start().await.unwrap();
+    let _first = client(&proxy).await;
+    assert_eq!(refusal(&proxy, "app", "shop").await[2], "pool.max_client_conn is 1.");
+    write(2).unwrap();
+    proxy.signal(Signal::SIGHUP);
+    eventually(PATIENCE, async || that(proxy.log(), |log| log.contains("pool.max_client_conn is in force")))
+        .await;
+    let _second = client(&proxy).await;
+    assert_eq!(refusal(&proxy, "app", "shop").await[2], "pool.max_client_conn is 2.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_log_in_is_sent_away() {
+    let server = server().await;
+    let proxy = proxy(&server, &[("pool.client_login_timeout", "2s")]).await;
+    let mut silent = Raw::connect(&proxy).await;
+    assert_eq!(silent.rest().await, []);
+    // The same when it does not prove who it is.
+    let mut halfway = Raw::connect(&proxy).await;
+    halfway.start_up("app", "shop").await;
+    let seen = halfway.rest().await;
+    assert_eq!(seen.first().map(|(tag, _)| *tag), Some(b'R'), "{:?}", shown(&seen));
+    client(&proxy).await.simple_query("select 1").await.unwrap();
+}
