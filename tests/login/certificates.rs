@@ -35,8 +35,13 @@ impl Authority {
     }
 
     pub fn sign(&self, name: &str) -> Identity {
+        self.sign_for(name, name)
+    }
+
+    /// For a common name and an alternative one.
+    pub fn sign_for(&self, name: &str, alternative: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![alternative.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let file = |suffix: &str| self.directory.path().join(format!("{name}.{suffix}"));

@@ -5,6 +5,7 @@ mod client;
 mod client_tls;
 mod front;
 mod moved;
+mod program;
 mod raw;
 mod server;
 mod server_tls;
