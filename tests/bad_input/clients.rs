@@ -4,11 +4,24 @@ use crate::stage::{PATIENCE, local, proxy, writes};
 use cloud_mirror::lab::{PASSWORD, eventually, that};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 async fn refusal(url: &str) -> tokio_postgres::error::DbError {
     let error = tokio_postgres::connect(url, tokio_postgres::NoTls).await.err().expect("it is refused");
     error.as_db_error().unwrap_or_else(|| panic!("{error:?}")).clone()
+}
+
+/// Sends bytes from an address, hangs up, and returns what comes back until the end.
+async fn answer_to(from: &str, port: u16, bytes: &[u8]) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut said = vec![];
+    let reading = stream.read_to_end(&mut said);
+    let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it is closed");
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 /// Sends bytes, hangs up unless an answer is due, and returns what comes back until the end.
@@ -44,7 +57,7 @@ async fn wrong_passwords_and_garbage_are_answered_and_harm_nobody() {
         )
         .await
         .unwrap();
-    let proxy = proxy(&local, None, &[]);
+    let proxy = proxy(&local, None, &[]).variable("CLOUD_MIRROR__LISTEN__PROXY_PROTOCOL", "127.0.0.2/32");
     proxy.start().await.unwrap();
     writes(&proxy).await;
 
@@ -94,6 +107,25 @@ async fn wrong_passwords_and_garbage_are_answered_and_harm_nobody() {
         bytes.extend([4, 210, 22, 46, 0, 0, 0, 1]);
         bytes.extend(secret);
         assert_eq!(answer(proxy.port(), &bytes, "").await, "");
+    }
+
+    // From a load balancer that does not say for whom it connects, or not well.
+    const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    for bytes in [
+        &b""[..],
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        &start_up(b"user\0app\0database\0shop\0\0"),
+        &SIGNATURE[..11],
+        SIGNATURE,
+        &[SIGNATURE, b"\x11\x11\0\x0c", &[1; 12]].concat(),
+        &[SIGNATURE, b"\x22\x11\0\x0c", &[1; 12]].concat(),
+        &[SIGNATURE, b"\x21\x11\0\x0b", &[1; 11]].concat(),
+        &[SIGNATURE, b"\x21\x21\0\x0c", &[1; 12]].concat(),
+        &[SIGNATURE, b"\x21\x11\xff\xff", &[1; 12]].concat(),
+        &[SIGNATURE, b"\x21\x11\0\x0c", &[1; 5]].concat(),
+        &[SIGNATURE, b"\x21\x11\0\x0c", &[1; 12], &endless].concat(),
+    ] {
+        assert_eq!(answer_to("127.0.0.2", proxy.port(), bytes).await, "", "{bytes:?}");
     }
 
     // On the port for HTTP.

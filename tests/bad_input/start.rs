@@ -60,6 +60,42 @@ async fn what_prevents_the_start_is_said_with_what_to_do_and_leaves_nothing_behi
     ];
     run().with("--cloud", &to).is_refused(2, &words).await;
 
+    // Rules, maps and lists of users: all mistakes of all files at once.
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name).display().to_string();
+    for (name, text) in [
+        ("hba", "local all all trust\nhost all all 10.0.0.1 md5\nhosts all\nhost \"all\n"),
+        ("ident", "people ann\n"),
+        ("users", "\"app\" \"fine\"\nann geheim\n"),
+        (
+            "toml",
+            &format!(
+                "[auth]\nhba_file = {:?}\nident_file = {:?}\nfile = {:?}\n",
+                at("hba"),
+                at("ident"),
+                at("users")
+            ),
+        ),
+    ] {
+        std::fs::write(files.path().join(name), text).unwrap();
+    }
+    let words = [
+        &*format!("{}:4: auth.hba_file: a quote is not closed", at("hba")),
+        &format!("{}:1: auth.ident_file: a map has three fields", at("ident")),
+        &format!("{}:2: auth.file: the name is not in double quotes", at("users")),
+    ];
+    let (code, error) = run().with("--config", &at("toml")).ends().await;
+    assert!(code == 2 && words.iter().all(|words| error.contains(words)), "{code}: {error}");
+    assert!(!error.contains("geheim"), "{error}");
+    std::fs::write(files.path().join("hba"), "host all all 10.0.0.1 md5\nhosts all\n").unwrap();
+    let words = [
+        &*format!("{}:1: auth.hba_file: \"10.0.0.1\" has no mask; write 10.0.0.1/32", at("hba")),
+        &format!("{}:2: auth.hba_file: \"hosts\" is no type of connection", at("hba")),
+    ];
+    let (code, error) = run().with("--config", &at("toml")).ends().await;
+    assert!(code == 2 && words.iter().all(|words| error.contains(words)), "{code}: {error}");
+    assert!(!error.contains("geheim"), "{error}");
+
     // The state directory.
     let attempt = run();
     std::fs::write(attempt.state_dir(), "").unwrap();

@@ -209,13 +209,13 @@ async fn rules_and_maps_of_files_decide_who_comes_in_how() {
         bytes
     };
     let startup = b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0".as_slice();
-    let said = stage.from_balancer(&[&header([192, 0, 2, 7]), startup].concat()).await;
+    let said = stage.balanced(&[&header([192, 0, 2, 7]), startup].concat()).await;
     assert!(said.contains("pg_hba.conf rejects connection for host \"192.0.2.7\", user \"app\""), "{said}");
-    let said = stage.from_balancer(&[&header([127, 0, 0, 1]), startup].concat()).await;
+    let said = stage.balanced(&[&header([127, 0, 0, 1]), startup].concat()).await;
     assert!(said.starts_with('R') && said.contains("SCRAM-SHA-256"), "{said}");
-    let said = stage.from_balancer(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\0\0\0\x08\x04\xd2\x16\x2f").await;
+    let said = stage.balanced(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\0\0\0\x08\x04\xd2\x16\x2f").await;
     assert_eq!(said, "S", "a health check of its own, and TLS behind the header");
-    assert_eq!(stage.from_balancer(startup).await, "", "no header");
+    assert_eq!(stage.balanced(startup).await, "", "no header");
     // Nobody else may say so: it is no start-up packet.
     let mut direct = TcpStream::connect(("127.0.0.1", stage.proxy.port())).await.unwrap();
     direct.write_all(&header([192, 0, 2, 7])).await.unwrap();
@@ -228,7 +228,7 @@ async fn rules_and_maps_of_files_decide_who_comes_in_how() {
 
 impl Stage {
     /// What comes back within an answer or until the end, for bytes from the load balancer.
-    async fn from_balancer(&self, bytes: &[u8]) -> String {
+    async fn balanced(&self, bytes: &[u8]) -> String {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
         let mut stream =
