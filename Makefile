@@ -41,6 +41,7 @@ install-test:
 
 install-campaign:
 	@xtask/drivers.sh
+	-@xtask/regress.sh >/dev/null
 
 install-bench:
 	@xtask/install-debian.sh bench
