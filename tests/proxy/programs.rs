@@ -79,20 +79,30 @@ async fn a_link_is_used_again_clean() {
     let f = Fixture::start(Options::default()).await;
     let first = f.client().await;
     let pid: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
-    first.batch_execute("set search_path = nowhere; create temp table tt (a int); listen x").await.unwrap();
+    first.batch_execute("set search_path = nowhere; prepare p as select 1; listen x").await.unwrap();
     drop(first);
-    eventually(Duration::from_secs(10), async || match f.shared.pool.count() {
-        (0, 1) => Ok(()),
-        other => Err(format!("{other:?}").into()),
-    })
-    .await;
+    let idle = |wanted: u64| {
+        let pool = &f.shared.pool;
+        eventually(Duration::from_secs(10), async move || match pool.count() {
+            (0, idle) if idle == wanted => Ok(()),
+            other => Err(format!("{other:?}").into()),
+        })
+    };
+    idle(1).await;
     let second = f.client().await;
-    let row = second
-        .query_one("select pg_backend_pid(), current_setting('search_path'), to_regclass('tt') is null", &[])
-        .await
-        .unwrap();
+    let ask = "select pg_backend_pid(), current_setting('search_path'),
+        not exists (select from pg_prepared_statements where from_sql) and pg_my_temp_schema() = 0";
+    let row = second.query_one(ask, &[]).await.unwrap();
     assert_eq!(row.get::<_, i32>(0), pid);
     assert_eq!(row.get::<_, String>(1), "\"$user\", public");
+    assert!(row.get::<_, bool>(2));
+    // A back end keeps its temporary schema for life, and a new session has none: it is not used again.
+    second.batch_execute("create temp table tt (a int)").await.unwrap();
+    drop(second);
+    idle(0).await;
+    let third = f.client().await;
+    let row = third.query_one(ask, &[]).await.unwrap();
+    assert_ne!(row.get::<_, i32>(0), pid);
     assert!(row.get::<_, bool>(2));
 }
 
