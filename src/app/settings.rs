@@ -98,7 +98,11 @@ pub fn proxies(listen: &config::Listen) -> auth::TrustedProxies {
 /// Bounds of the pool.
 pub fn pool(pool: &config::Pool) -> pool::Settings {
     pool::Settings {
-        size: pool.size.map(|size| size as usize),
+        size: pool
+            .size
+            .or(pool.mode.is_pooled().then_some(config::Rules::POOLED_SIZE))
+            .map(|size| size as usize),
+        max_prepared_statements: 200,
         idle_timeout: pool.server_idle_timeout.unwrap_or(Duration::MAX),
         connect_timeout: pool.server_connect_timeout,
         wait_timeout: pool.query_wait_timeout,

@@ -49,5 +49,7 @@ pub const IDLE_IN_TRANSACTION: &str = "25P03";
 pub const IDLE_SESSION: &str = "57P05";
 /// Nothing is wrong: `successful_completion`, for notices.
 pub const SUCCESS: &str = "00000";
+/// Went on despite a surprise: `warning`.
+pub const WARNING: &str = "01000";
 /// Our own fault: `internal_error`.
 pub const INTERNAL: &str = "XX000";

@@ -50,6 +50,10 @@ counters! {
     outcomes_unknown,
     /// Statements and log-ins refused with 57P03.
     statements_refused,
+    /// Links on which settings had to be made, or that had to be cleaned, before a statement.
+    links_prepared,
+    /// Times a client was warned that what it has made does not outlive its transaction.
+    states_given_up,
     /// Commands of ours answered.
     commands_answered,
     /// Times the cloud was made the writer because the local server was gone.

@@ -3,11 +3,15 @@
 use crate::backend::Endpoint;
 use crate::sys;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
 use tokio::sync::Notify;
 
-/// A back end that can be cancelled.
-#[derive(Debug, Clone)]
+/// A back end that can be cancelled. Shared by its link and everything that can cancel it: a cancel
+/// that arrives late would hit the statement of whoever has the back end then, so a link is used
+/// again only when nobody else holds this ([`is_cancelled`]).
+#[derive(Debug)]
 pub struct CancelTarget {
     /// Its server.
     pub endpoint: Endpoint,
@@ -15,29 +19,22 @@ pub struct CancelTarget {
     pub pid: i32,
     /// Its secret, which clients never see.
     pub secret: Vec<u8>,
-    /// As long as somebody has this, a cancel may be on its way.
-    pub in_flight: InFlight,
 }
 
-/// Shared by a link and everything that can cancel it. A cancel that arrives late would hit the
-/// statement of whoever has the back end then, so a link is used again only by who finds that
-/// nobody else has this any more.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<()>);
-
-impl InFlight {
-    /// Whether a cancel may still arrive, seen by the link, whose client's key points elsewhere.
-    pub fn is_any(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
-    }
+/// Whether a cancel may still arrive, seen by the link, whose client's key points elsewhere.
+pub fn is_cancelled(target: &Arc<CancelTarget>) -> bool {
+    Arc::strong_count(target) > 1
 }
 
 /// What one client's key means.
 #[derive(Debug, Default)]
 struct Meaning {
-    target: Mutex<Option<CancelTarget>>,
+    target: Mutex<Option<Arc<CancelTarget>>>,
     /// Wakes a session that waits without a back end.
     asked: Notify,
+    /// The same for a session that waits in its relay, and that it was asked.
+    waiting: Mutex<Option<Waker>>,
+    was_asked: AtomicBool,
 }
 
 type Slot = Arc<Meaning>;
@@ -77,11 +74,15 @@ impl Cancels {
     /// The back end behind a key. The map is looked up by hash, and the secret has at least 32
     /// random bits: timing tells nothing that guessing would not. A session that waits without one
     /// is told instead, see [`CancelKey::asked`].
-    pub fn find(&self, pid: i32, secret: &[u8]) -> Option<CancelTarget> {
+    pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Arc<CancelTarget>> {
         let slot = locked(&self.0).get(&(pid, secret.to_vec()))?.clone();
         let target = locked(&slot.target).clone();
         if target.is_none() {
             slot.asked.notify_waiters();
+            if let Some(waker) = locked(&slot.waiting).take() {
+                slot.was_asked.store(true, Ordering::Release);
+                waker.wake();
+            }
         }
         target
     }
@@ -89,13 +90,50 @@ impl Cancels {
 
 impl CancelKey {
     /// From now on the key means `target`, or nothing.
-    pub fn point_to(&self, target: Option<CancelTarget>) {
+    pub fn point_to(&self, target: Option<Arc<CancelTarget>>) {
         *locked(&self.slot.target) = target;
+    }
+
+    /// The same for who changes it often.
+    pub fn pointer(&self) -> CancelPointer {
+        CancelPointer(self.slot.clone())
     }
 
     /// Waits until the client asks to be cancelled while its key means no back end.
     pub async fn asked(&self) {
         self.slot.asked.notified().await;
+    }
+}
+
+/// What changes the meaning of a key, for a session that has another link with each transaction.
+#[derive(Debug)]
+pub struct CancelPointer(Slot);
+
+impl CancelPointer {
+    /// From now on the key means `target`.
+    pub fn point_to(&self, target: &Arc<CancelTarget>) {
+        *locked(&self.0.target) = Some(target.clone());
+    }
+
+    /// From now on the key means nothing.
+    pub fn point_nowhere(&self) {
+        *locked(&self.0.target) = None;
+    }
+
+    /// The session begins to wait in its relay: `waker` is woken when the client asks to be cancelled.
+    pub fn listen(&self, waker: &Waker) {
+        self.0.was_asked.store(false, Ordering::Relaxed);
+        *locked(&self.0.waiting) = Some(waker.clone());
+    }
+
+    /// The session waits no more.
+    pub fn stop_listening(&self) {
+        *locked(&self.0.waiting) = None;
+    }
+
+    /// Whether the client has asked since the session began to wait.
+    pub fn was_asked(&self) -> bool {
+        self.0.was_asked.load(Ordering::Acquire)
     }
 }
 
@@ -123,20 +161,15 @@ mod tests {
         assert!(cancels.find(7, &key.secret).is_none());
         let address = Address::Tcp { host: "localhost".into(), port: 1 };
         let endpoint = Endpoint { address, tls: ServerTls::disabled() };
-        let in_flight = InFlight::default();
-        key.point_to(Some(CancelTarget {
-            endpoint,
-            pid: 7,
-            secret: vec![1, 2, 3, 4],
-            in_flight: in_flight.clone(),
-        }));
+        let target = Arc::new(CancelTarget { endpoint, pid: 7, secret: vec![1, 2, 3, 4] });
+        key.point_to(Some(target.clone()));
         assert_eq!(cancels.find(7, &key.secret).unwrap().secret, [1, 2, 3, 4]);
         assert!(cancels.find(8, &key.secret).is_none());
         let cancel = cancels.find(7, &key.secret);
         key.point_to(None);
-        assert!(in_flight.is_any());
+        assert!(is_cancelled(&target));
         drop(cancel);
-        assert!(!in_flight.is_any());
+        assert!(!is_cancelled(&target));
         let secret = key.secret.clone();
         drop(key);
         assert!(cancels.find(7, &secret).is_none());

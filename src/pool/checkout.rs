@@ -1,7 +1,8 @@
 //! Handing links out and taking them back.
 
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports, Seat};
-use super::{CancelTarget, InFlight, reset};
+use super::welcome::Welcome;
+use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::sys::{self, Detached};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// How long a link is used: a back end keeps the settings that its role and database had at its start,
 /// and what it has cached.
@@ -34,6 +36,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a client waits for a link while all are in use.
     pub wait_timeout: Duration,
+    /// Statements kept prepared on one link in the pooled modes.
+    pub max_prepared_statements: usize,
 }
 
 impl Default for Settings {
@@ -43,6 +47,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(15),
             wait_timeout: Duration::from_secs(120),
+            max_prepared_statements: 200,
         }
     }
 }
@@ -123,6 +128,20 @@ struct Inner {
     in_use: Arc<AtomicU64>,
     /// Of those in use: links that are being reset.
     returning: Arc<AtomicU64>,
+    /// Somebody waits for a seat.
+    hungry: watch::Sender<u64>,
+    clears: AtomicU64,
+}
+
+/// Whether there is room for a link.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Group>);
+
+impl Room {
+    /// Whether another link may be used now.
+    pub fn is_any(&self) -> bool {
+        self.0.has_room()
+    }
 }
 
 #[derive(Debug)]
@@ -151,6 +170,8 @@ impl Pool {
             refused: Mutex::default(),
             in_use: Arc::default(),
             returning: Arc::default(),
+            hungry: watch::Sender::default(),
+            clears: AtomicU64::new(0),
         }))
     }
 
@@ -161,10 +182,17 @@ impl Pool {
     pub async fn check_out(&self, request: &Request) -> Result<Checkout, PoolError> {
         let group = self.group(request);
         let wait = self.0.settings.load().wait_timeout;
-        let seat = tokio::time::timeout(wait, group.seat())
-            .await
-            .map_err(|_| PoolError::Full(wait))?
-            .ok_or(PoolError::ShuttingDown)?;
+        let seat = match group.free_seat() {
+            Some(seat) => seat,
+            None => {
+                // Links that lie idle on a data thread have their seats.
+                self.0.hungry.send_modify(|times| *times += 1);
+                tokio::time::timeout(wait, group.seat())
+                    .await
+                    .map_err(|_| PoolError::Full(wait))?
+                    .ok_or(PoolError::ShuttingDown)?
+            }
+        };
         let epoch = request.destination.epoch;
         while let Some(idle) = group.take(epoch, &request.parameters) {
             if reset::is_silent(&idle.stream) {
@@ -183,18 +211,35 @@ impl Pool {
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
             reported: group.share(link.parameters),
-            endpoint: link.endpoint,
-            pid: link.pid,
-            secret: link.secret,
-            in_flight: InFlight::default(),
+            target: Arc::new(CancelTarget { endpoint: link.endpoint, pid: link.pid, secret: link.secret }),
             opened_at: sys::now(),
             generation,
         });
         group.opened(&facts);
-        let lost = |source| backend::Error::Lost { at: facts.endpoint.address.to_string(), source };
+        let lost = |source| backend::Error::Lost { at: facts.target.endpoint.address.to_string(), source };
         let stream = link.stream.detach().map_err(lost)?;
         let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
+    }
+
+    /// Changes whenever somebody begins to wait: data threads give up links that nobody uses.
+    pub fn hunger(&self) -> watch::Receiver<u64> {
+        self.0.hungry.subscribe()
+    }
+
+    /// What it may do.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.0.settings.load_full()
+    }
+
+    /// What a client of a pooled mode can be told without a link, once a link like it was opened. The
+    /// first one opens it while the others wait for what it is told.
+    pub async fn welcome(&self, request: &Request) -> Welcome {
+        self.group(request).welcomes.ask(request).await
+    }
+
+    pub(super) fn remember_welcome(&self, request: &Request, reports: &Reports) {
+        self.group(request).welcomes.remember(request, reports);
     }
 
     /// Takes other settings. A smaller size takes no link away from who uses it.
@@ -206,8 +251,15 @@ impl Pool {
         }
     }
 
+    /// How often [`Pool::clear`] was called: data threads close theirs.
+    pub fn clears(&self) -> u64 {
+        self.0.clears.load(Ordering::Relaxed)
+    }
+
     /// Closes every link that nobody uses.
     pub fn clear(&self) {
+        self.0.clears.fetch_add(1, Ordering::Relaxed);
+        self.0.hungry.send_modify(|times| *times += 1);
         self.groups().retain(|_, group| {
             group.sweep(|_| false);
             Arc::strong_count(group) > 1
@@ -229,6 +281,7 @@ impl Pool {
         for group in self.chosen(chosen) {
             group.retire();
         }
+        self.0.hungry.send_modify(|times| *times += 1);
     }
 
     /// Links to the databases that are chosen, those that are being opened or reset included.
@@ -369,15 +422,38 @@ impl Lease {
     }
 
     /// How to cancel what its back end does.
-    pub fn cancel_target(&self) -> CancelTarget {
-        let Facts { endpoint, pid, secret, in_flight, .. } = self.facts.as_ref();
-        let (endpoint, secret, in_flight) = (endpoint.clone(), secret.clone(), in_flight.clone());
-        CancelTarget { endpoint, pid: *pid, secret, in_flight }
+    pub fn cancel_target(&self) -> &Arc<CancelTarget> {
+        &self.facts.target
+    }
+
+    /// Whether a cancel for what its back end did may still arrive.
+    pub fn is_cancelled(&self) -> bool {
+        super::cancel::is_cancelled(&self.facts.target)
+    }
+
+    /// Whether it is to be closed when nobody uses it.
+    pub fn has_retired(&self) -> bool {
+        self.group.has_retired(&self.facts)
+    }
+
+    /// Whether its time is over.
+    pub fn is_old(&self) -> bool {
+        sys::now().since(self.facts.opened_at) > LIFETIME
+    }
+
+    /// How many wait for a link of this user to this database, of which `own` are the asker's.
+    pub fn is_wanted(&self, own: usize) -> bool {
+        self.group.waiting() > own
+    }
+
+    /// Whether another link of this user to this database may be used now.
+    pub fn room(&self) -> Room {
+        Room(self.group.clone())
     }
 
     /// Process id of the back end.
     pub fn pid(&self) -> i32 {
-        self.facts.pid
+        self.facts.target.pid
     }
 
     /// Takes back a link that is idle and outside a transaction; resets it in the background. The
@@ -385,7 +461,7 @@ impl Lease {
     pub fn give_back(self, stream: Detached) {
         let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
         let is_over = sys::now().since(facts.opened_at) > LIFETIME || group.has_retired(&facts);
-        if !is_reusable || is_over || facts.in_flight.is_any() {
+        if !is_reusable || is_over || super::cancel::is_cancelled(&facts.target) {
             return;
         }
         let returning = Counted::new(&pool.0.returning);

@@ -1,9 +1,9 @@
 //! The links of one user to one database.
 
-use super::InFlight;
+use super::CancelTarget;
 use crate::base::{Epoch, Moment, Site};
 use crate::sys::Detached;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,10 +38,7 @@ pub struct Facts {
     pub opened_with: Parameters,
     /// What the server reported at log-in, and reports again after a reset.
     pub reported: Reports,
-    pub endpoint: crate::backend::Endpoint,
-    pub pid: i32,
-    pub secret: Vec<u8>,
-    pub in_flight: InFlight,
+    pub target: Arc<CancelTarget>,
     pub opened_at: Moment,
     /// The group's generation when the link was asked for.
     pub generation: u64,
@@ -85,6 +82,20 @@ pub struct Group {
     generation: AtomicU64,
     /// Every link that is open, used or not.
     open: Mutex<Vec<Weak<Facts>>>,
+    /// Those who wait for a seat.
+    waiting: AtomicUsize,
+    /// What clients of the pooled modes are welcomed with.
+    pub welcomes: super::welcome::Welcomes,
+}
+
+/// Counts as waiting until it is dropped.
+#[derive(Debug)]
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Group {
@@ -99,6 +110,8 @@ impl Group {
             reported: Mutex::default(),
             generation: AtomicU64::default(),
             open: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            welcomes: Default::default(),
         }
     }
 
@@ -148,8 +161,26 @@ impl Group {
         last.clone()
     }
 
+    /// The right to use one more link, where one is free now.
+    pub fn free_seat(self: &Arc<Self>) -> Option<Seat> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        Some(Seat { group: self.clone(), permit: Some(permit) })
+    }
+
+    /// Whether one more link may be used now.
+    pub fn has_room(&self) -> bool {
+        self.permits.available_permits() > 0
+    }
+
+    /// How many wait for a seat.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits for the right to use one more link.
     pub async fn seat(self: &Arc<Self>) -> Option<Seat> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         let permit = self.permits.clone().acquire_owned().await.ok()?;
         Some(Seat { group: self.clone(), permit: Some(permit) })
     }

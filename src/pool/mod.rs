@@ -11,8 +11,11 @@ mod cancel;
 mod checkout;
 mod group;
 mod reset;
+mod welcome;
 
 pub use admission::{Admission, Admitted, TooMany};
-pub use cancel::{CancelKey, CancelTarget, Cancels, InFlight};
-pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Settings};
+pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels};
+pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Room, Settings};
 pub use group::{Parameters, Reports};
+pub use reset::reset;
+pub use welcome::{Asked, Welcome};

@@ -1,20 +1,21 @@
 //! One connection, from its first byte to its data thread.
 
 use super::arrivals::{Arrival, Arrivals};
+use super::first_link::{First, first_link};
 use super::listen::Listener;
 use super::threads::DataThreads;
 use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
     Approach, Authenticated, Authenticator, ClientEncryption, Door, Opened, TrustedProxies, open,
 };
-use crate::backend::{self, Destination, Login};
+use crate::backend::{self, Login};
 use crate::base::{Privilege, sqlstate};
-use crate::config::Tcp;
+use crate::config::{PoolMode, Tcp};
 use crate::observe::clients::{ClientEntry, ClientOrigin, ClientState};
 use crate::observe::{Counters, count};
 use crate::pool::{Admission, Admitted};
 use crate::route::{NoEntry, Way};
-use crate::session::{Handover, Identity, Made, NoLink, Shared, Wanted};
+use crate::session::{Handover, Identity, NoLink, Shared};
 use crate::sql::console::Caller;
 use crate::sys::{self, Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
@@ -57,7 +58,6 @@ pub trait Console: Send + Sync {
 /// A client that has proved who it is.
 struct Newcomer {
     startup: Startup,
-    identity: Identity,
     entry: ClientEntry,
     admitted: Admitted,
 }
@@ -205,15 +205,15 @@ impl Front {
         };
         let entry = self.shared.clients.enter(origin(&socket, approach.peer, &startup, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
-        let link = self.shared.clone().link(Wanted::first(identity.clone()));
-        let newcomer = Newcomer { startup, identity, entry, admitted };
+        let link = first_link(&self.shared, &identity, startup.replication);
+        let newcomer = Newcomer { startup, entry, admitted };
         let waited = waiting::wait(&mut socket, &mut buffered, link, limits.query_wait_notify).await;
         let Waited::Over(made, greeted) = waited else {
             count(&self.counters().logins_failed);
             return tracing::debug!(event = "serve.client_left_while_waiting", peer = %approach.peer);
         };
         let no_link = match *made {
-            Ok(made) => return self.hand_over(socket, buffered, newcomer, made, greeted).await,
+            Ok(first) => return self.hand_over(socket, buffered, newcomer, first, greeted).await,
             Err(no_link) => no_link,
         };
         count(&self.counters().logins_failed);
@@ -231,47 +231,43 @@ impl Front {
         mut socket: Socket,
         buffered: BytesMut,
         newcomer: Newcomer,
-        made: Made,
+        first: First,
         greeted: Greeted,
     ) {
-        let Newcomer { startup, identity, entry, admitted } = newcomer;
-        let Made { checkout, destination, reported, .. } = made;
+        let Newcomer { startup, entry, admitted } = newcomer;
+        let First { identity, mode, told, made } = first;
         let key_length = if startup.minor() >= 2 { 32 } else { 4 };
-        let cancel_key = self.shared.cancels.register(checkout.lease.pid(), key_length);
+        let pid = match &made {
+            Some(made) if mode == PoolMode::Session => made.checkout.lease.pid(),
+            // It will have many.
+            _ => (i32::from_ne_bytes(sys::random_bytes()) & i32::MAX).max(1),
+        };
+        let cancel_key = self.shared.cancels.register(pid, key_length);
         let mut welcome = BytesMut::with_capacity(1024);
         if greeted == Greeted::No {
             message::authentication_ok(&mut welcome);
         }
-        for (name, value) in &reported {
+        for (name, value) in told.iter() {
             message::parameter_status(&mut welcome, name, value);
         }
         message::backend_key_data(&mut welcome, cancel_key.pid, &cancel_key.secret);
-        for notice in &checkout.notices {
+        for notice in made.iter().flat_map(|made| &made.checkout.notices) {
             message::notice_report(&mut welcome, notice);
         }
         message::ready_for_query(&mut welcome, TransactionStatus::Idle);
         let welcomed = tokio::time::timeout(WELCOME_WITHIN, said(&mut socket, &welcome)).await;
         let Ok(Ok(())) = welcomed else {
-            // The link is as good as new: the next client may have it.
-            checkout.lease.give_back(checkout.stream);
+            if let Some(made) = made {
+                // The link is as good as new: the next client may have it.
+                made.checkout.lease.give_back(made.checkout.stream);
+            }
             return;
         };
         let Ok(client) = socket.detach() else { return };
         count(&self.counters().clients_accepted);
-        let Destination { site, epoch, life, .. } = destination;
         let client_in = buffered.to_vec();
-        let handover = Handover {
-            client,
-            client_in,
-            identity,
-            cancel_key,
-            checkout,
-            site,
-            epoch,
-            life,
-            entry,
-            admitted,
-        };
+        let handover =
+            Handover { client, client_in, identity, cancel_key, entry, admitted, mode, told, made };
         self.threads.hand_over(handover).await;
     }
 }

@@ -6,6 +6,7 @@
 //! the console to `admin`.
 
 mod arrivals;
+mod first_link;
 mod listen;
 mod login;
 mod threads;

@@ -1,6 +1,7 @@
 //! Data threads: one runtime each, on which sessions live.
 
 use crate::observe::count;
+use crate::session::pooled::stash;
 use crate::session::{Handover, Session, Shared, wake};
 use std::io;
 use std::sync::Arc;
@@ -77,6 +78,8 @@ fn live(
 
 async fn serve(mut handovers: mpsc::Receiver<Handover>, shared: Arc<Shared>) {
     let mut changes = shared.routes.changes();
+    let mut hunger = shared.pool.hunger();
+    let mut clears = shared.pool.clears();
     loop {
         tokio::select! {
             handover = handovers.recv() => match handover {
@@ -89,12 +92,25 @@ async fn serve(mut handovers: mpsc::Receiver<Handover>, shared: Arc<Shared>) {
                         tracing::warn!(event = "serve.handover_failed", %error);
                     }
                 },
-                None => return,
+                None => break,
             },
             changed = changes.changed() => match changed {
-                Ok(()) => wake::wake_all(),
-                Err(_) => return,
+                Ok(()) => {
+                    stash::follow(shared.routes.map().way());
+                    wake::wake_all();
+                }
+                Err(_) => break,
             },
+            wanted = hunger.changed() => {
+                if wanted.is_err() {
+                    break;
+                }
+                if std::mem::replace(&mut clears, shared.pool.clears()) != shared.pool.clears() {
+                    stash::clear();
+                }
+                stash::share();
+            }
         }
     }
+    stash::close();
 }

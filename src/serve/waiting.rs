@@ -2,7 +2,7 @@
 
 use super::login::said;
 use crate::base::sqlstate;
-use crate::session::{Made, NoLink};
+use crate::session::NoLink;
 use crate::sys::Socket;
 use crate::wire::message::{self, Complaint, Severity};
 use bytes::BytesMut;
@@ -22,20 +22,20 @@ pub enum Greeted {
 }
 
 /// How a wait has ended.
-pub enum Waited {
+pub enum Waited<T> {
     /// With a link, or with the reason why there is none.
-    Over(Box<Result<Made, NoLink>>, Greeted),
+    Over(Box<Result<T, NoLink>>, Greeted),
     /// The client has hung up.
     Gone,
 }
 
 /// Waits for `link`, tells the client after `notify` that it waits, and stops when it hangs up.
-pub async fn wait(
+pub async fn wait<T>(
     socket: &mut Socket,
     buffered: &mut BytesMut,
-    link: impl Future<Output = Result<Made, NoLink>>,
+    link: impl Future<Output = Result<T, NoLink>>,
     notify: Option<Duration>,
-) -> Waited {
+) -> Waited<T> {
     let mut greeted = Greeted::No;
     let mut link = std::pin::pin!(link);
     let mut notice = std::pin::pin!(async {

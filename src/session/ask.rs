@@ -116,7 +116,7 @@ impl Session {
         match parsed {
             Ok(None) => Done::Pass,
             Ok(Some(_))
-                if self.local.statement(name).is_some() || self.relay.memory.statement(name).is_some() =>
+                if self.local.statement(name).is_some() || self.relay.statement_text(name).is_some() =>
             {
                 let name = String::from_utf8_lossy(name);
                 let message = format!("prepared statement \"{name}\" already exists");

@@ -36,6 +36,8 @@ struct Boundary {
     waits: Waits,
     /// How many extended messages were sent before it.
     steps_before: u64,
+    /// How many Syncs were sent before it.
+    syncs_before: u64,
 }
 
 /// What a message of the server has settled.
@@ -53,6 +55,9 @@ pub enum Settled {
         after: u64,
         /// The last one that is skipped, of those sent so far.
         through: u64,
+        /// The batch that has failed, by the number of Syncs sent before its own; `None` for a
+        /// simple Query, whose error concerns nothing else.
+        batch: Option<u64>,
     },
     /// ReadyForQuery, with the status it brought.
     Ready(TransactionStatus),
@@ -109,6 +114,7 @@ pub struct Ledger {
     statements_sent: u64,
     steps_sent: u64,
     steps_done: u64,
+    syncs_sent: u64,
     /// Steps that belong to batches whose Sync was answered.
     steps_synced: u64,
     /// The server skips everything, and no Sync that ends it has been sent.
@@ -129,6 +135,7 @@ impl Default for Ledger {
             statements_sent: 0,
             steps_sent: 0,
             steps_done: 0,
+            syncs_sent: 0,
             steps_synced: 0,
             is_skipping: false,
             copying: Copying::No,
@@ -195,6 +202,21 @@ impl Ledger {
         self.is_skipping
     }
 
+    /// How many extended messages were sent.
+    pub fn steps_sent(&self) -> u64 {
+        self.steps_sent
+    }
+
+    /// How many of them were answered, or never will be.
+    pub fn steps_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// How many Syncs were sent: the number of the batch that is being sent.
+    pub fn batch(&self) -> u64 {
+        self.syncs_sent
+    }
+
     /// Whether an error that comes now may have ended a COPY: then its [`Reach`] matters.
     pub fn awaits_copy(&self) -> bool {
         self.copying != Copying::No
@@ -222,6 +244,7 @@ impl Ledger {
             b'S' => {
                 self.is_skipping = false;
                 self.push(Waits::Sync { is_behind_data: self.has_sent_data });
+                self.syncs_sent += 1;
                 0
             }
             b'Q' | b'F' if self.is_skipping => 0,
@@ -284,22 +307,23 @@ impl Ledger {
             self.settle_failed_copy(reach);
         }
         if self.is_in_statement() {
-            return Settled::Failed { after, through: self.steps_done };
+            return Settled::Failed { after, through: self.steps_done, batch: None };
         }
         while let Some(front) = self.queue.front() {
             if let Waits::Sync { .. } = front.waits {
                 self.steps_done = front.steps_before;
-                return Settled::Failed { after, through: self.steps_done };
+                return Settled::Failed { after, through: self.steps_done, batch: Some(front.syncs_before) };
             }
             self.queue.pop_front();
         }
         self.steps_done = self.steps_sent;
         self.is_skipping = true;
-        Settled::Failed { after, through: self.steps_done }
+        Settled::Failed { after, through: self.steps_done, batch: Some(self.syncs_sent) }
     }
 
     fn push(&mut self, waits: Waits) {
-        self.queue.push_back(Boundary { waits, steps_before: self.steps_sent });
+        let (steps_before, syncs_before) = (self.steps_sent, self.syncs_sent);
+        self.queue.push_back(Boundary { waits, steps_before, syncs_before });
     }
 
     fn end_reading(&mut self) {
@@ -401,7 +425,7 @@ impl Ledger {
         self.certainty = match behind.next() {
             // Behind a failed Query nothing is skipped.
             _ if start == 1 => Certainty::ButForSyncs,
-            Some(Boundary { waits: Waits::Sync { .. }, steps_before }) if *steps_before == steps => {
+            Some(Boundary { waits: Waits::Sync { .. }, steps_before, .. }) if *steps_before == steps => {
                 Certainty::ButForSyncs
             }
             None if self.steps_sent == steps => Certainty::UntilSync,
@@ -445,7 +469,7 @@ impl Ledger {
     fn pass_unanswered(&mut self) {
         self.drop_copy_ends();
         while self.certainty == Certainty::ButForSyncs
-            && let Some(Boundary { waits: Waits::Sync { .. } | Waits::CopyEnd, steps_before }) =
+            && let Some(Boundary { waits: Waits::Sync { .. } | Waits::CopyEnd, steps_before, .. }) =
                 self.queue.front()
             && self.steps_done >= *steps_before
         {

@@ -123,7 +123,7 @@ fn steps_are_numbered_so_that_answers_find_their_message() {
     assert_eq!(ledger.on_client(b'P'), 3);
     ledger.on_client(b'S');
     assert_eq!(ledger.on_server(b'1', None), Settled::Step(1));
-    assert_eq!(ledger.on_server(b'E', None), Settled::Failed { after: 1, through: 2 });
+    assert_eq!(ledger.on_server(b'E', None), Settled::Failed { after: 1, through: 2, batch: Some(0) });
     assert_eq!(ledger.on_server(b'Z', Some(b'I')), Settled::Ready(TransactionStatus::Idle));
     assert_eq!(ledger.on_server(b'1', None), Settled::Step(3));
     assert_eq!(ledger.on_client(b'Q'), 1);

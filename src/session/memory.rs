@@ -28,6 +28,17 @@ pub enum Tie {
 }
 
 impl Tie {
+    /// For a warning that it does not last.
+    pub fn what(self) -> &'static str {
+        match self {
+            Tie::Listen => "LISTEN",
+            Tie::HeldCursor => "a cursor WITH HOLD",
+            Tie::SqlPrepare => "a statement prepared with PREPARE",
+            Tie::UnseenChange => "a setting changed among other statements",
+            Tie::TooMuch => "what the session has prepared or set",
+        }
+    }
+
     /// For the DETAIL of the message that ends the session.
     pub fn reason(self) -> &'static str {
         match self {
@@ -93,6 +104,8 @@ pub struct Memory {
     portals: Vec<(Box<[u8]>, Change)>,
     rolled_back: bool,
     failed: bool,
+    /// Raised whenever what [`Memory::settings`] says may have changed.
+    version: u64,
 }
 
 impl Memory {
@@ -109,6 +122,21 @@ impl Memory {
     /// SQL texts that make the settings again, in order.
     pub fn settings(&self) -> impl Iterator<Item = &str> {
         self.settings.iter().map(|(_, text)| text.as_ref())
+    }
+
+    /// The same with the names of the settings, in lower case.
+    pub fn settings_by_name(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, text)| (name.as_ref(), text.as_ref()))
+    }
+
+    /// Another number whenever the settings may be others.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Forgets the ties: what they name is gone from the server.
+    pub fn forget_ties(&mut self) {
+        self.ties.clear();
     }
 
     /// Parse messages, headers included, that make the prepared statements again.
@@ -147,9 +175,15 @@ impl Memory {
 
     /// Bind of `statement` to `portal` was sent.
     pub fn on_bind(&mut self, portal: &[u8], statement: &[u8]) {
+        let watched = self.watched.iter().find(|(name, _)| name.as_ref() == statement);
+        self.bind(portal, watched.map(|(_, change)| change.clone()));
+    }
+
+    /// The same where the caller knows what executing the portal would change.
+    pub fn bind(&mut self, portal: &[u8], change: Option<Change>) {
         self.portals.retain(|(bound, _)| bound.as_ref() != portal);
-        if let Some((_, change)) = self.watched.iter().find(|(name, _)| name.as_ref() == statement) {
-            self.portals.push((portal.into(), change.clone()));
+        if let Some(change) = change {
+            self.portals.push((portal.into(), change));
         }
     }
 
@@ -258,7 +292,8 @@ impl Memory {
             (b"DEALLOCATE", _) => self.tie_by(Tie::UnseenChange),
             (b"DEALLOCATE ALL", _) => self.forget_statements(),
             (b"DISCARD ALL", _) => {
-                *self = Memory { steps: std::mem::take(&mut self.steps), ..Memory::default() }
+                let (steps, version) = (std::mem::take(&mut self.steps), self.version + 1);
+                *self = Memory { steps, version, ..Memory::default() }
             }
             (b"COMMIT", _) => self.commit(),
             (b"ROLLBACK", _) => self.rolled_back = true,
@@ -267,6 +302,7 @@ impl Memory {
     }
 
     fn commit(&mut self) {
+        self.version += u64::from(!self.staged.is_empty());
         for change in std::mem::take(&mut self.staged) {
             match change {
                 Change::Set { name, text } => {

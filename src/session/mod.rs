@@ -6,6 +6,8 @@
 //! never chooses a server and never judges whether one is dead: it reports a [`Suspicion`] and
 //! follows the map of routes.
 //!
+//! In the pooled modes a link is taken with a statement and let go behind it: see [`pooled`].
+//!
 //! States: linked ⇄ unlinked (the link was lost between two statements; a new one is made with the
 //! client's next statement) → ended; and "aborted": the link was lost inside a transaction, whose
 //! statements are refused until the client ends it.
@@ -17,6 +19,8 @@ pub mod ledger;
 mod local;
 pub mod memory;
 pub mod notice;
+pub mod outgoing;
+pub mod pooled;
 mod refuse;
 pub mod relay;
 mod replay;
@@ -29,16 +33,18 @@ pub use switch::{Made, NoLink, Wanted};
 
 use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
-use crate::config;
+use crate::config::{self, PoolMode};
 use crate::observe::clients::{ClientEntry, Clients, Order};
 use crate::observe::{Counters, count};
-use crate::pool::{Admitted, CancelKey, Cancels, Checkout, Parameters, Pool, Reports};
+use crate::pool::{Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::Detached;
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
+use pooled::Pooled;
+use pooled::stash::Group;
 use relay::{Exit, Relay};
 use std::io;
 use std::ops::ControlFlow;
@@ -127,18 +133,16 @@ pub struct Handover {
     pub identity: Identity,
     /// Its cancel key.
     pub cancel_key: CancelKey,
-    /// Its link, to which the client has been welcomed.
-    pub checkout: Checkout,
-    /// Where the link leads.
-    pub site: Site,
-    /// Under which epoch it was opened.
-    pub epoch: Epoch,
-    /// In which life of the server.
-    pub life: u64,
     /// Its place in the list of clients.
     pub entry: ClientEntry,
     /// Its place among those who are let in.
     pub admitted: Admitted,
+    /// When it gives its link back.
+    pub mode: PoolMode,
+    /// What it was told about settings.
+    pub told: Reports,
+    /// Its link, to which the client has been welcomed; in the pooled modes it may have none.
+    pub made: Option<Made>,
 }
 
 /// See the module.
@@ -171,31 +175,35 @@ impl Session {
     /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
     /// cannot be registered.
     pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
-        let Handover {
-            client,
-            client_in,
-            identity,
-            cancel_key,
-            checkout,
-            site,
-            epoch,
-            life,
-            entry,
-            admitted,
-        } = handover;
+        let Handover { client, client_in, identity, cancel_key, entry, admitted, mode, told, made } =
+            handover;
         let facts = entry.facts().clone();
         let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts);
-        let told = checkout.lease.reported().clone();
-        cancel_key.point_to(Some(checkout.lease.cancel_target()));
-        relay.server_in = checkout.leftover;
-        relay.look_at_server = !relay.server_in.is_empty();
-        relay.link = Some(relay::Linked {
-            stream: checkout.stream.attach()?,
-            site,
-            epoch,
-            life,
-            lease: checkout.lease,
-        });
+        let map = shared.routes.map();
+        let last_site = made.as_ref().map_or(map.writer, |made| made.destination.site);
+        if mode == PoolMode::Session {
+            let made = made.ok_or(io::ErrorKind::NotConnected)?;
+            let Made { checkout, destination, .. } = made;
+            cancel_key.point_to(Some(checkout.lease.cancel_target().clone()));
+            relay.server_in = checkout.leftover;
+            relay.look_at_server = !relay.server_in.is_empty();
+            relay.link = Some(relay::Linked {
+                stream: checkout.stream.attach()?,
+                site: destination.site,
+                epoch: destination.epoch,
+                life: destination.life,
+                lease: checkout.lease,
+                has: None,
+            });
+        } else {
+            let group = Group::of(&shared, &identity);
+            if let Some(made) = made {
+                group.welcome(made);
+            }
+            let (told, counters) = (told.clone(), shared.counters.clone());
+            let pooled = Pooled::new(mode, group, told, cancel_key.pointer(), &map, counters);
+            relay.pooled = Some(Box::new(pooled));
+        }
         Ok(Self {
             relay,
             identity,
@@ -203,7 +211,7 @@ impl Session {
             shared,
             local: local::Local::default(),
             told,
-            last_site: site,
+            last_site,
             last_words: None,
             has_said_last_words: false,
             entry,
@@ -264,10 +272,13 @@ impl Session {
             Exit::GateShut => self.on_gate_shut().await,
             Exit::Held => self.on_held().await,
             Exit::NeedLink => self.on_need_link().await,
+            Exit::NoLink(no_link) => self.on_no_link(no_link).await,
+            Exit::BlockBegun => self.end_with(&pooled::words::no_transaction_blocks()).await,
             Exit::LinkLost { report } => self.on_link_lost(report).await,
             Exit::Own => self.on_own().await,
             Exit::ConcernsIdleLinks => {
                 self.shared.pool.clear();
+                pooled::stash::clear();
                 Flow::Continue(())
             }
             Exit::Terminate => self.on_terminate().await,
@@ -317,7 +328,13 @@ impl Session {
         self.cancel_key.point_to(None);
         let is_clean = self.is_clean() && (by_terminate || self.relay.client_in.is_empty());
         let Some(link) = self.relay.link.take() else { return Flow::Break(()) };
-        if is_clean {
+        let pooled = self.relay.pooled.as_mut();
+        let is_clean = is_clean && !pooled.as_ref().is_some_and(|pooled| pooled.is_tied());
+        if let Some(pooled) = pooled
+            && is_clean
+        {
+            pooled.let_go(link, &mut self.relay.memory);
+        } else if is_clean {
             if let Ok(stream) = link.stream.detach() {
                 link.lease.give_back(stream);
             }

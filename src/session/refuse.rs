@@ -83,10 +83,8 @@ impl Session {
             b'B' => {
                 let (_, rest) = cstring(&frame.body)?;
                 let (statement, _) = cstring(rest)?;
-                batch.ends = match self.relay.memory.statement(statement) {
-                    Some(parse) => {
-                        cstring(&parse[HEADER..]).is_some_and(|(_, text)| ends_transaction(text_of(text)))
-                    }
+                batch.ends = match self.relay.statement_text(statement) {
+                    Some(text) => ends_transaction(text),
                     None => batch.ends && statement.is_empty(),
                 };
                 if !batch.ends {

@@ -6,13 +6,17 @@
 
 use super::ledger::Ledger;
 use super::memory::Memory;
+use super::outgoing::{Outgoing, empty};
+use super::pooled::Pooled;
+use super::pooled::has::Has;
+use super::switch::NoLink;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
 use crate::observe::clients::ClientFacts;
 use crate::pool::Lease;
 use crate::route::Routes;
 use crate::sys::{self, Socket};
-use crate::wire::frame::HEADER;
+use crate::wire::frame::{HEADER, cstring};
 use crate::wire::report::Report;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -44,6 +48,20 @@ pub struct Linked {
     pub life: u64,
     /// What gives it back.
     pub lease: Lease,
+    /// What it has, in the pooled modes.
+    pub has: Option<Box<Has>>,
+}
+
+impl Linked {
+    /// Where it leads.
+    pub fn way(&self) -> (Site, Epoch, u64) {
+        (self.site, self.epoch, self.life)
+    }
+
+    /// Whether it is another one's turn to have it: every eighth time.
+    pub fn is_worn(&self) -> bool {
+        self.has.as_ref().is_some_and(|has| has.uses % 8 == 0)
+    }
 }
 
 /// Why the relay stopped.
@@ -70,6 +88,10 @@ pub enum Exit {
     },
     /// The client has spoken and there is no link.
     NeedLink,
+    /// The client has spoken, and no link can be made.
+    NoLink(NoLink),
+    /// Statement mode: the client has begun a transaction block.
+    BlockBegun,
     /// The link is broken, or the server has announced its end.
     LinkLost {
         /// What the server said, which was not passed on.
@@ -131,6 +153,8 @@ pub struct Relay {
     pub look_again: bool,
     /// Look at `server_in` before reading.
     pub look_at_server: bool,
+    /// In the pooled modes: what the session has besides.
+    pub pooled: Option<Box<Pooled>>,
     routes: Routes,
     facts: Arc<ClientFacts>,
 }
@@ -159,6 +183,7 @@ impl Relay {
             finish_server: false,
             reported: Vec::new(),
             look_at_server: false,
+            pooled: None,
             routes,
             facts,
         }
@@ -186,11 +211,25 @@ impl Relay {
                 return Poll::Ready(exit);
             }
             if answered.is_pending() && asked.is_pending() {
+                self.let_go();
                 return Poll::Pending;
             }
         }
+        self.let_go();
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The text of a prepared statement of the client's.
+    pub fn statement_text(&self, name: &[u8]) -> Option<&[u8]> {
+        match &self.pooled {
+            Some(pooled) => pooled.text_of(name),
+            None => {
+                let parse = self.memory.statement(name)?;
+                let (_, text) = cstring(&parse[HEADER..])?;
+                Some(cstring(text)?.0)
+            }
+        }
     }
 
     /// Whether nothing is in flight, and no message of either side is half on its way.
@@ -264,6 +303,9 @@ impl Relay {
             let exit = if is_open { Exit::RouteChanged } else { Exit::GateShut };
             return Poll::Ready(Some(exit));
         }
+        if self.pooled.is_some() {
+            return Poll::Ready(self.answer_pooled(bytes, cx));
+        }
         let region = self.server_walk.walk(bytes, &mut self.ledger, &mut self.memory, &mut self.reported);
         let (pass, tail) = bytes.split_at(region.length);
         self.server_in.extend_from_slice(tail);
@@ -273,14 +315,21 @@ impl Relay {
                 Err(_) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),
             }
         }
-        match region.stop {
-            Stop::End | Stop::Partial => Poll::Ready(None),
+        Poll::Ready(self.after_answer(region.stop))
+    }
+
+    /// What comes of a walk over the server's bytes.
+    pub(super) fn after_answer(&mut self, stop: Stop) -> Option<Exit> {
+        match stop {
+            Stop::End | Stop::Partial => None,
             Stop::Lost { total } => {
                 let body = Bytes::copy_from_slice(&self.server_in[HEADER..total]);
-                Poll::Ready(Some(Exit::LinkLost { report: Some(Report::new(body)) }))
+                Some(Exit::LinkLost { report: Some(Report::new(body)) })
             }
-            Stop::Violation { message } => Poll::Ready(Some(Exit::ServerViolation(message))),
-            Stop::Own | Stop::Terminate => unreachable!("a server's walk does not stop at {:?}", region.stop),
+            Stop::Violation { message } => Some(Exit::ServerViolation(message)),
+            Stop::Own | Stop::Terminate | Stop::Later => {
+                unreachable!("a server's walk does not stop at {stop:?}")
+            }
         }
     }
 
@@ -304,6 +353,23 @@ impl Relay {
         {
             return Poll::Pending;
         }
+        if let Some(pooled) = &mut self.pooled {
+            let (waits, has_waited) = pooled.waits(&self.ledger);
+            if waits || pooled.is_preparing() {
+                return Poll::Pending;
+            }
+            self.look_again |= has_waited;
+            if pooled.is_waiting() {
+                match ready!(pooled.poll_line(cx)) {
+                    Ok(link) => {
+                        if self.use_link(link).is_some() {
+                            return Poll::Ready(None);
+                        }
+                    }
+                    Err(no_link) => return Poll::Ready(Some(Exit::NoLink(no_link))),
+                }
+            }
+        }
         let length = if std::mem::take(&mut self.look_again) && !self.client_in.is_empty() {
             take_carry(&mut self.client_in, scratch)
         } else {
@@ -315,6 +381,13 @@ impl Relay {
         };
         let bytes = &scratch[..length];
         let is_open = self.routes.gate().is_open_by(sys::now);
+        if self.link.is_none()
+            && self.pooled.is_some()
+            && is_open
+            && let Some(not_yet) = self.take_link(bytes, cx)
+        {
+            return not_yet;
+        }
         let refused = match &self.link {
             None => Some(Exit::NeedLink),
             Some(_) if self.routes.version() != self.version => Some(Exit::RouteChanged),
@@ -331,18 +404,28 @@ impl Relay {
             self.look_again = true;
             return Poll::Ready(Some(exit));
         }
-        let region = self.client_walk.walk(bytes, &mut self.ledger, &mut self.memory);
-        let (pass, tail) = bytes.split_at(region.length);
-        self.client_in.extend_from_slice(tail);
-        let link = self.link.as_mut().expect("it was there a moment ago");
-        if self.to_server.pass(&mut link.stream, pass, cx).is_err() {
-            return Poll::Ready(self.link_lost_while_writing());
-        }
+        let region = match self.ask_pooled(bytes, cx) {
+            Ok(Some(region)) => {
+                self.client_in.extend_from_slice(&bytes[region.length..]);
+                region
+            }
+            Ok(None) => {
+                let region = self.client_walk.walk(bytes, &mut self.ledger, &mut self.memory);
+                let (pass, tail) = bytes.split_at(region.length);
+                self.client_in.extend_from_slice(tail);
+                let link = self.link.as_mut().expect("it was there a moment ago");
+                if self.to_server.pass(&mut link.stream, pass, cx).is_err() {
+                    return Poll::Ready(self.link_lost_while_writing());
+                }
+                region
+            }
+            Err(_) => return Poll::Ready(self.link_lost_while_writing()),
+        };
         let exit = match region.stop {
             Stop::End | Stop::Partial if std::mem::take(&mut self.client_walk.concerns_idle_links) => {
                 return Poll::Ready(Some(Exit::ConcernsIdleLinks));
             }
-            Stop::End | Stop::Partial => return Poll::Ready(None),
+            Stop::End | Stop::Partial | Stop::Later => return Poll::Ready(None),
             Stop::Own => Exit::Own,
             Stop::Terminate => Exit::Terminate,
             Stop::Violation { message } => Exit::ClientViolation(message),
@@ -407,102 +490,6 @@ fn read_in(
     scratch[..kept].copy_from_slice(carry);
     empty(carry);
     Poll::Ready(Ok(Some(kept + fresh)))
-}
-
-/// What a socket has not taken yet.
-#[derive(Debug, Default)]
-pub struct Outgoing {
-    rest: Vec<u8>,
-    /// TLS holds bytes that the socket did not take.
-    is_unflushed: bool,
-    /// Some of it came from the other side and was not made by us.
-    holds_answers: bool,
-}
-
-impl Outgoing {
-    /// Whether everything is on its way.
-    pub fn is_empty(&self) -> bool {
-        self.rest.is_empty() && !self.is_unflushed
-    }
-
-    /// Adds bytes to be written next.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
-    }
-
-    /// Forgets what was not written.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Writes a region at once and keeps what the socket does not take.
-    fn pass(&mut self, stream: &mut Socket, mut bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
-        if !self.is_empty() {
-            self.holds_answers |= !bytes.is_empty();
-            self.push(bytes);
-            return Ok(());
-        }
-        while !bytes.is_empty() {
-            match Pin::new(&mut *stream).poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(n)) => bytes = &bytes[n..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.holds_answers = true;
-                    self.push(bytes);
-                    return Ok(());
-                }
-            }
-        }
-        match self.flush(stream, cx) {
-            Poll::Ready(done) => done,
-            Poll::Pending => {
-                self.holds_answers = true;
-                Ok(())
-            }
-        }
-    }
-
-    /// Writes out what was kept.
-    pub fn write(&mut self, stream: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut done = 0;
-        while done < self.rest.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.rest[done..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => done += n,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.rest.drain(..done);
-                    return Poll::Pending;
-                }
-            }
-        }
-        empty(&mut self.rest);
-        let flushed = self.flush(stream, cx);
-        self.holds_answers &= flushed.is_pending();
-        flushed
-    }
-
-    /// Only TLS keeps bytes of its own.
-    fn flush(&mut self, stream: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match stream {
-            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
-            Socket::TlsClient(_) | Socket::TlsServer(_) => {
-                let flushed = Pin::new(stream).poll_flush(cx);
-                self.is_unflushed = flushed.is_pending();
-                flushed
-            }
-        }
-    }
-}
-
-/// An idle session keeps no buffer.
-fn empty(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > 64 {
-        *buffer = Vec::new();
-    } else {
-        buffer.clear();
-    }
 }
 
 #[cfg(test)]

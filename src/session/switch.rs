@@ -6,6 +6,7 @@ use super::walk::Reported;
 use super::{Flow, Session, Sign, Suspicion, Verdict, replay};
 use crate::backend::Destination;
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
+use crate::config::PoolMode;
 use crate::observe::count;
 use crate::pool::{Checkout, PoolError, Request};
 use crate::route::{Door, Entry, Halt, RouteMap};
@@ -47,6 +48,9 @@ impl Session {
         let map = self.shared.routes.map();
         self.relay.version = map.version;
         self.relay.is_draining = map.is_draining;
+        if let Some(pooled) = &mut self.relay.pooled {
+            pooled.follow(&map);
+        }
         self.relay.is_held = self.relay.link.is_some() && map.holds_everything();
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
         if (link.site, link.epoch, link.life) != map.way() {
@@ -81,10 +85,10 @@ impl Session {
         // The statement has not been sent: a cancel is about it and not about the back end.
         self.cancel_key.point_to(None);
         let waited = tokio::select! {
-            changed = self.wait_for_change() => Some(changed),
+            changed = self.wait_for_change(self.patience()) => Some(changed),
             () = self.cancel_key.asked() => None,
         };
-        self.cancel_key.point_to(self.relay.link.as_ref().map(|link| link.lease.cancel_target()));
+        self.cancel_key.point_to(self.relay.link.as_ref().map(|link| link.lease.cancel_target().clone()));
         match waited {
             Some(true) => Flow::Continue(()),
             Some(false) => self.refuse_linked("no server can take statements now").await,
@@ -126,7 +130,12 @@ impl Session {
             };
         }
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
-        match (self.suspect(link.site, link.epoch, report.clone()).await, report) {
+        let verdict = self.suspect(link.site, link.epoch, report.clone()).await;
+        if self.relay.pooled.is_some() && self.relay.is_settled() && self.relay.ledger.is_clean() {
+            // Nothing of the client's was on it.
+            return self.drop_link(None).await;
+        }
+        match (verdict, report) {
             (Verdict::Alive, Some(report)) => {
                 let mut out = BytesMut::new();
                 error_report(&mut out, &report);
@@ -155,6 +164,10 @@ impl Session {
         relay.to_server.clear();
         relay.ledger = Default::default();
         relay.memory.on_link_lost();
+        if let Some(pooled) = &mut relay.pooled {
+            pooled.on_link_lost();
+            relay.memory.forget_ties();
+        }
         if !was_settled {
             count(&self.shared.counters.outcomes_unknown);
             return self.end_with(&outcome_unknown()).await;
@@ -192,14 +205,18 @@ impl Session {
         }
     }
 
-    /// Waits for another version of the map, at most for `hold_timeout`; longer where an operator
-    /// has stopped everything.
-    async fn wait_for_change(&self) -> bool {
-        let known = self.relay.version;
-        let patience = match self.shared.routes.map().halts.all {
+    /// How long a client waits whose link may not be used: longer where an operator has stopped
+    /// everything.
+    fn patience(&self) -> Duration {
+        match self.shared.routes.map().halts.all {
             Halt::None | Halt::Paused => **self.shared.hold_timeout.load(),
             Halt::Suspended => HALTED_MAX,
-        };
+        }
+    }
+
+    /// Waits for another version of the map.
+    async fn wait_for_change(&self, patience: Duration) -> bool {
+        let known = self.relay.version;
         let mut changes = self.shared.routes.changes();
         let changed = changes.wait_for(|version| *version != known);
         matches!(tokio::time::timeout(patience, changed).await, Ok(Ok(_)))
@@ -214,6 +231,9 @@ impl Session {
         if tag == b'X' {
             return self.leave(true).await;
         }
+        if self.relay.pooled.is_some() {
+            return self.on_held_without_link().await;
+        }
         let linking = self.shared.clone().link(Wanted::of(self));
         let linked = tokio::select! {
             linked = linking => linked,
@@ -221,11 +241,47 @@ impl Session {
         };
         match linked {
             Ok(made) => self.take_over(made).await,
-            Err(NoLink::Refused(complaint)) => {
+            Err(no_link) => self.on_no_link(no_link).await,
+        }
+    }
+
+    /// In the pooled modes: the client has spoken while no links are to be had from anybody.
+    async fn on_held_without_link(&mut self) -> Flow {
+        let map = self.shared.routes.map();
+        if map.version != self.relay.version {
+            return Flow::Continue(());
+        }
+        let is_halted = !map.halts.gives_links(&self.identity.database);
+        if is_halted && map.halts.entry == Entry::NobodyWaits {
+            return self.on_no_link(NoLink::Ended(super::tell::shutting_down().to_bytes())).await;
+        }
+        if let Door::Closed { reason } = &map.door {
+            return self.on_no_link(NoLink::Refused(no_writer(reason.clone()))).await;
+        }
+        count(&self.shared.counters.holds);
+        let patience = if is_halted { HALTED_MAX } else { **self.shared.hold_timeout.load() };
+        let waited = tokio::select! {
+            changed = self.wait_for_change(patience) => Some(changed),
+            () = self.cancel_key.asked() => None,
+        };
+        match waited {
+            Some(true) => Flow::Continue(()),
+            Some(false) => {
+                let complaint = no_writer("no server can take statements now");
+                self.on_no_link(NoLink::Refused(complaint)).await
+            }
+            None => self.on_no_link(NoLink::Refused(cancelled())).await,
+        }
+    }
+
+    /// There is no link for the client's statement.
+    pub(super) async fn on_no_link(&mut self, no_link: NoLink) -> Flow {
+        match no_link {
+            NoLink::Refused(complaint) => {
                 count(&self.shared.counters.statements_refused);
                 self.refuse_next(&complaint).await
             }
-            Err(NoLink::Ended(bytes)) => {
+            NoLink::Ended(bytes) => {
                 count(&self.shared.counters.sessions_ended);
                 self.end_with_bytes(&bytes).await
             }
@@ -247,13 +303,13 @@ impl Session {
                 set(told, name, value);
             }
         }
-        self.cancel_key.point_to(Some(checkout.lease.cancel_target()));
+        self.cancel_key.point_to(Some(checkout.lease.cancel_target().clone()));
         let Destination { site, epoch, life, .. } = destination;
         let relay = &mut self.relay;
         relay.server_in = checkout.leftover;
         relay.look_at_server = !relay.server_in.is_empty();
         relay.server_walk = Default::default();
-        relay.link = Some(Linked { stream, site, epoch, life, lease: checkout.lease });
+        relay.link = Some(Linked { stream, site, epoch, life, lease: checkout.lease, has: None });
         relay.version = version;
         self.last_site = site;
         count(&self.shared.counters.sessions_moved);
@@ -303,6 +359,12 @@ impl Wanted {
         Self { identity, settings: Vec::new(), statements: Vec::new(), was_at: None }
     }
 
+    /// Another link for who has nothing to be made again on it.
+    pub fn another(identity: super::Identity) -> Self {
+        // Any site will do: the point is that the client is logged in already.
+        Self { was_at: Some(Site::Local), ..Self::first(identity) }
+    }
+
     fn of(session: &Session) -> Self {
         let memory = &session.relay.memory;
         Self {
@@ -334,6 +396,14 @@ pub enum NoLink {
     Refused(Complaint),
     /// Not any more: the session ends with these bytes.
     Ended(BytesMut),
+}
+
+impl NoLink {
+    /// The server refused to make the session's settings on another link.
+    pub fn refused(report: &Report) -> Self {
+        let detail = format!("The server refused to make the session again: {report}.");
+        NoLink::Ended(cannot_move(detail).to_bytes())
+    }
 }
 
 impl super::Shared {
@@ -391,6 +461,22 @@ impl super::Shared {
         }
     }
 
+    /// When a client gives its links back.
+    pub fn mode_of(&self, identity: &super::Identity) -> PoolMode {
+        self.limits.load().rules(&identity.database, identity.login.user.as_str()).mode
+    }
+
+    /// What a client's link would have to be now. Fails with what ends the client.
+    pub fn request(&self, identity: &super::Identity) -> Result<Request, BytesMut> {
+        let destination = self
+            .routes
+            .map()
+            .resolve(&identity.database)
+            .map_err(|no| Complaint::fatal(sqlstate::CANNOT_CONNECT_NOW, no.to_string()).to_bytes())?;
+        let (login, parameters) = (identity.login.clone(), identity.parameters.clone());
+        Ok(Request { destination, login, parameters })
+    }
+
     /// One attempt. `Continue` says how long to wait before the next one.
     async fn attempt(
         self: &Arc<Self>,
@@ -424,8 +510,7 @@ impl super::Shared {
             // A fence refuses log-ins and ends sessions: what such a server says is not for the client.
             Err(_) if self.has_left(map, &database) => return Ok(ControlFlow::Continue(Duration::ZERO)),
             Err(NotMade::Refused(report)) => {
-                let detail = format!("The server refused to make the session again: {report}.");
-                return Err(NoLink::Ended(cannot_move(detail).to_bytes()));
+                return Err(NoLink::refused(&report));
             }
             Err(NotMade::Broken) => return Ok(ControlFlow::Continue(Duration::from_millis(50))),
             Err(NotMade::Pool(error)) => error,

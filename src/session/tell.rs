@@ -1,6 +1,7 @@
 //! What a session says in its own name, and how it ends.
 
-use super::relay::{self, Linked, Outgoing, Unwritten};
+use super::outgoing::Outgoing;
+use super::relay::{self, Linked, Unwritten};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
 use crate::observe::count;
@@ -165,7 +166,7 @@ pub async fn hear_out(client: &mut Socket) {
 /// unread answers would reset the connection, and the server might never read the last statements.
 /// When the routes lead elsewhere, or to another life of the server, it is cut like every other link.
 pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool, routes: Routes) {
-    let Linked { mut stream, site, epoch, life, lease } = link;
+    let Linked { mut stream, site, epoch, life, lease, has } = link;
     if with_terminate {
         unsent.push(TERMINATE);
     }
@@ -182,5 +183,5 @@ pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool, r
         () = routes.leave((site, epoch, life)) => {}
     }
     drop(stream);
-    drop(lease);
+    drop((lease, has));
 }

@@ -14,11 +14,11 @@ use crate::wire::report::Report;
 use bytes::Bytes;
 
 /// How much of a statement is needed to tell its first word, with a name of 63 bytes before it.
-const PEEK: usize = 192;
+pub(super) const PEEK: usize = 192;
 /// The longest statement that is kept whole: a SET, a named prepared statement, a command of ours.
 pub const KEPT_MAX: usize = 32 << 10;
 /// The longest error or notice of a server that is read.
-const REPORT_MAX: usize = 8 << 10;
+pub(super) const REPORT_MAX: usize = 8 << 10;
 
 /// Why a walk stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Stop {
     Own,
     /// The next message is Terminate.
     Terminate,
+    /// In the pooled modes: the next message has to wait for answers to earlier ones.
+    Later,
     /// The next message ends the session from the server's side and must not pass unseen: FATAL
     /// or WARNING 57P01 or 57P02. It is complete.
     Lost {
@@ -57,7 +59,7 @@ pub struct Region {
 #[derive(Debug, Default)]
 pub struct ClientWalk {
     /// Bytes of the current message that are still to come.
-    rest: usize,
+    pub(super) rest: usize,
     /// Some prepared statement or portal of this client is ours, so each extended message is
     /// shown to [`super::Session`] first.
     pub has_local: bool,
@@ -239,7 +241,7 @@ fn note_names(tag: u8, body: &[u8], step: u64, memory: &mut Memory) {
 
 /// Whether the server ends this session because it stops, was stopped or lost a sibling, or because
 /// somebody terminated the back end: they look alike until a probe has answered.
-fn ends_the_session(report: &Report) -> bool {
+pub(super) fn ends_the_session(report: &Report) -> bool {
     matches!(report.code().as_ref(), "57P01" | "57P02")
         && match report.severity().as_ref() {
             "FATAL" | "PANIC" => true,
@@ -251,7 +253,7 @@ fn ends_the_session(report: &Report) -> bool {
 
 /// What an error says about the COPY that it ended. Routine and context are the same in every
 /// language but for the words behind `COPY`.
-fn reach_of(report: &Report) -> Reach {
+pub(super) fn reach_of(report: &Report) -> Reach {
     let is_about_rows = || report.field(b'W').lines().any(|line| line.starts_with("COPY "));
     match report.code().as_ref() {
         "57014" | "08P01" if report.routine() == "CopyGetData" => Reach::CopyEnd,
@@ -272,21 +274,21 @@ pub fn is_ours_parse(body: &[u8]) -> bool {
     cstring(body).is_some_and(|(_, text)| is_ours(text_of(text)))
 }
 
-fn is_ours(text: &[u8]) -> bool {
+pub(super) fn is_ours(text: &[u8]) -> bool {
     // A command of ours with a mistake is ours too: the console says what is wrong.
     !matches!(admin::parse(text, Place::Session), Ok(None))
 }
 
 /// Up to the zero byte.
-fn text_of(bytes: &[u8]) -> &[u8] {
+pub(super) fn text_of(bytes: &[u8]) -> &[u8] {
     cstring(bytes).map_or(bytes, |(text, _)| text)
 }
 
-fn violation(message: String) -> Stop {
+pub(super) fn violation(message: String) -> Stop {
     Stop::Violation { message }
 }
 
-fn shown(tag: u8) -> String {
+pub(super) fn shown(tag: u8) -> String {
     if tag.is_ascii_graphic() { format!("\"{}\"", tag as char) } else { tag.to_string() }
 }
 
@@ -304,7 +306,7 @@ pub fn keep_last(reported: &mut Vec<Reported>, name: &[u8], value: &[u8]) {
 /// Walks over what a server sends.
 #[derive(Debug, Default)]
 pub struct ServerWalk {
-    rest: usize,
+    pub(super) rest: usize,
     /// A FATAL error has passed: the server closes next, and the client knows why.
     pub has_passed_fatal: bool,
 }
@@ -394,7 +396,7 @@ impl ServerWalk {
                     }
                 }
                 if tag == b'E'
-                    && let Settled::Failed { after, through } = ledger.on_error(reach)
+                    && let Settled::Failed { after, through, .. } = ledger.on_error(reach)
                 {
                     memory.on_failed(after, through);
                 }

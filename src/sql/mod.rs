@@ -10,6 +10,8 @@
 
 pub mod admin;
 pub mod console;
+pub mod footprint;
+mod harmless;
 pub mod lex;
 pub mod pooler;
 pub mod quote;

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The modes that work.
-const MODES: &[(&str, PoolMode)] = &[("session", PoolMode::Session)];
-/// The modes that are known and do not work yet: the only place that refuses them.
-const MODES_TO_COME: &[(&str, &str)] = &[
-    ("transaction", "transaction pooling comes later"),
-    ("auto", "it comes with transaction pooling"),
-    ("statement", "it comes with transaction pooling"),
+const MODES: &[(&str, PoolMode)] = &[
+    ("session", PoolMode::Session),
+    ("transaction", PoolMode::Transaction),
+    ("statement", PoolMode::Statement),
 ];
+/// The modes that are known and do not work yet: the only place that refuses them.
+const MODES_TO_COME: &[(&str, &str)] = &[("auto", "it comes a little later than transaction")];
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Most connections, or clients, of anybody.

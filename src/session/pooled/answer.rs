@@ -1,0 +1,263 @@
+//! What a server answers, as the client expects it.
+
+use super::has::Has;
+use super::journal::Shown;
+use super::{KNOWN, Pooled, words};
+use crate::config::PoolMode;
+use crate::session::ledger::{Ledger, Reach, Settled};
+use crate::session::memory::Memory;
+use crate::session::walk::{
+    PEEK, REPORT_MAX, Region, ServerWalk, Stop, ends_the_session, reach_of, shown, violation,
+};
+use crate::wire::frame::{HEADER, Head, cstring, head};
+use crate::wire::message::{TransactionStatus, error_report};
+use crate::wire::report::Report;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What a walk writes to besides the session itself.
+#[derive(Debug)]
+pub struct Side<'a> {
+    /// The server's direction.
+    pub walk: &'a mut ServerWalk,
+    /// What is owed.
+    pub ledger: &'a mut Ledger,
+    /// What the client has set.
+    pub memory: &'a mut Memory,
+    /// What the link has.
+    pub has: &'a mut Has,
+    /// What stands before or instead of a message, while it is looked at.
+    pub patch: &'a mut Vec<u8>,
+}
+
+enum Passed {
+    /// As it is, behind the patch.
+    Same,
+    /// The patch alone, instead of the whole message.
+    Instead,
+    /// Not (yet).
+    Not(Stop),
+}
+
+impl Pooled {
+    /// Walks over what the server sends. What may pass is `out` where it was changed (`true`), and the
+    /// region's bytes as they are otherwise.
+    pub fn answer(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> (Region, bool) {
+        let mut at = side.walk.rest.min(bytes.len());
+        side.walk.rest -= at;
+        let mut copied = 0;
+        let mut is_changed = false;
+        let stop = loop {
+            match head(&bytes[at..]) {
+                Head::Partial if at == bytes.len() => break Stop::End,
+                Head::Partial => break Stop::Partial,
+                Head::Bad { tag, .. } => {
+                    break violation(format!(
+                        "invalid length of message type {} from the server",
+                        shown(tag)
+                    ));
+                }
+                Head::Frame { tag, total } => {
+                    let have = total.min(bytes.len() - at);
+                    let passed = self.answered(tag, total, &bytes[at..at + have], &mut side);
+                    let is_instead = matches!(passed, Passed::Instead);
+                    if !side.patch.is_empty() || is_instead {
+                        out.extend_from_slice(&bytes[copied..at]);
+                        out.append(side.patch);
+                        copied = if is_instead { at + have } else { at };
+                        is_changed = true;
+                    }
+                    if let Passed::Not(stop) = passed {
+                        break stop;
+                    }
+                    at += have;
+                    side.walk.rest = total - have;
+                }
+            }
+        };
+        if is_changed {
+            out.extend_from_slice(&bytes[copied..at]);
+        }
+        (Region { length: at, stop }, is_changed)
+    }
+
+    /// Made-up answers for which no answer of the server will come soon.
+    pub fn due_answers(&mut self, ledger: &Ledger, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.wants_answers) || self.journal.is_due(ledger.steps_done()) {
+            self.journal.put_due(ledger.steps_done(), out);
+        }
+    }
+
+    /// Whether there are some: the client has sent a Flush, and the server has answered everything else.
+    pub fn has_due_answers(&self, ledger: &Ledger) -> bool {
+        self.wants_answers && ledger.is_quiet() && self.journal.is_due(ledger.steps_done())
+    }
+
+    fn answered(&mut self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Passed {
+        let is_whole = frame.len() == total;
+        let longest = match tag {
+            b'C' | b'Z' => PEEK,
+            b'E' | b'N' | b'S' => REPORT_MAX,
+            _ => 0,
+        };
+        if !is_whole && total <= longest {
+            return Passed::Not(Stop::Partial);
+        }
+        if !self.journal.is_empty() && !matches!(tag, b'N' | b'S' | b'A') {
+            self.journal.put_due(side.ledger.steps_done(), side.patch);
+        }
+        match tag {
+            b'D' | b'd' => {}
+            b'C' => {
+                let tag = &frame[HEADER..];
+                match side.ledger.on_server(b'C', None) {
+                    Settled::Step(step) => {
+                        side.memory.on_step(step, Some(tag));
+                        self.journal.on_step(step);
+                    }
+                    Settled::Command(n) => side.memory.on_command(n, tag),
+                    Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
+                }
+                if matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+                    side.has.statements.clear();
+                    self.names.forget_named();
+                }
+            }
+            b'Z' => self.on_ready(frame, side),
+            b'E' => return self.on_error(frame, is_whole, side),
+            b'N' => {
+                if is_whole {
+                    let report = Report::new(Bytes::copy_from_slice(&frame[HEADER..]));
+                    if ends_the_session(&report) {
+                        return Passed::Not(Stop::Lost { total });
+                    }
+                }
+            }
+            b'S' => {
+                if let Some((name, rest)) = cstring(&frame[HEADER..])
+                    && let Some((value, _)) = cstring(rest)
+                {
+                    side.has.on_report((name.into(), value.into()));
+                }
+            }
+            _ => {
+                if let Settled::Step(step) = side.ledger.on_server(tag, None) {
+                    side.memory.on_step(step, None);
+                    if self.journal.on_step(step) == Shown::No {
+                        return Passed::Instead;
+                    }
+                }
+            }
+        }
+        Passed::Same
+    }
+
+    fn on_ready(&mut self, frame: &[u8], side: &mut Side<'_>) {
+        let Settled::Ready(status) = side.ledger.on_server(b'Z', frame.get(HEADER).copied()) else { return };
+        let is_idle = status == TransactionStatus::Idle;
+        side.memory.on_ready(is_idle);
+        if is_idle && side.ledger.is_settled() && !self.journal.is_empty() {
+            // After an offence against the protocol in the middle of COPY: what the link has is not known.
+            while let Some(act) = self.journal.lost() {
+                self.take_back(act, Some(side.has));
+            }
+            side.has.is_spoiled = true;
+        }
+        self.has_begun_block = self.mode == PoolMode::Statement && !is_idle;
+        if is_idle && self.mode != PoolMode::Auto {
+            self.warn(side.memory, side.patch);
+        }
+    }
+
+    /// What the client has made and will not find again is said once, before ReadyForQuery.
+    fn warn(&mut self, memory: &Memory, out: &mut Vec<u8>) {
+        let known = self.footprint.has(KNOWN);
+        let Some(tie) = memory.tie().map(|tie| tie.what()).or(known.then(|| self.footprint.what())) else {
+            return;
+        };
+        if !self.warned.contains(&tie) {
+            self.warned.push(tie);
+            crate::observe::count(&self.counters.states_given_up);
+            out.extend_from_slice(&words::given_up(tie).to_bytes());
+        }
+    }
+
+    fn on_error(&mut self, frame: &[u8], is_whole: bool, side: &mut Side<'_>) -> Passed {
+        let (mut renamed, mut reach) = (None, Reach::Unknown);
+        if is_whole {
+            let report = Report::new(Bytes::copy_from_slice(&frame[HEADER..]));
+            if ends_the_session(&report) {
+                return Passed::Not(Stop::Lost { total: frame.len() });
+            }
+            side.walk.has_passed_fatal |= matches!(report.severity().as_ref(), "FATAL" | "PANIC");
+            if side.ledger.awaits_copy() {
+                reach = reach_of(&report);
+            }
+            self.learn(&report, side.has);
+            if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {
+                renamed = Some(with_name(&report, name, own));
+            }
+        }
+        if let Settled::Failed { after, through, batch } = side.ledger.on_error(reach) {
+            side.memory.on_failed(after, through);
+            if let Some(batch) = batch {
+                while let Some(act) = self.journal.failed(batch) {
+                    self.take_back(act, Some(side.has));
+                }
+            }
+        }
+        if side.ledger.is_uncertain() {
+            side.memory.on_uncertain();
+        }
+        match renamed {
+            Some(report) => {
+                let mut out = BytesMut::new();
+                error_report(&mut out, &report);
+                side.patch.extend_from_slice(&out);
+                Passed::Instead
+            }
+            None => Passed::Same,
+        }
+    }
+
+    /// Some errors say that statements on the link are not what we think.
+    fn learn(&mut self, report: &Report, has: &mut Has) {
+        match report.code().as_ref() {
+            // A function may have dropped it.
+            "26000" => {
+                if let Some(id) = id_in(&report.message()) {
+                    has.statements.remove(id);
+                }
+            }
+            // "cached plan must not change result type": whoever prepares it again gets a new one.
+            "0A000" if report.routine() == "RevalidateCachedQuery" => {
+                self.names.all().for_each(|statement| statement.retire());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The number in a statement's name of ours.
+fn id_in(message: &str) -> Option<u32> {
+    let (_, rest) = message.split_once("\"cm_")?;
+    rest.split_once('"')?.0.parse().ok()
+}
+
+/// The same report with another name in its message.
+fn with_name(report: &Report, name: &[u8], own: &[u8]) -> Report {
+    let mut body = BytesMut::new();
+    for (kind, value) in report.fields() {
+        body.put_u8(kind);
+        match memchr::memmem::find(value, own) {
+            Some(at) if kind == b'M' => {
+                body.put_slice(&value[..at]);
+                body.put_slice(name);
+                body.put_slice(&value[at + own.len()..]);
+            }
+            _ => body.put_slice(value),
+        }
+        body.put_u8(0);
+    }
+    body.put_u8(0);
+    Report::new(body.freeze())
+}

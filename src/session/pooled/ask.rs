@@ -1,0 +1,392 @@
+//! What a client sends, made fit for the link that it happens to have.
+
+use super::has::{self, Has};
+use super::journal::Act;
+use super::statements::{Statement, is_server_name, server_name};
+use super::{Pooled, words};
+use crate::session::ledger::Ledger;
+use crate::session::memory::Memory;
+use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
+use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
+use crate::sql::footprint::{Footprint, footprint};
+use crate::wire::frame::{HEADER, Head, cstring, head};
+use crate::wire::message::TransactionStatus;
+use std::rc::Rc;
+
+/// How much of a message is needed to find the names in it.
+const NAMES_MAX: usize = 1024;
+
+/// What a walk writes to besides the session itself.
+#[derive(Debug)]
+pub struct Side<'a> {
+    /// The client's direction.
+    pub walk: &'a mut ClientWalk,
+    /// What is owed.
+    pub ledger: &'a mut Ledger,
+    /// What the client has set.
+    pub memory: &'a mut Memory,
+    /// What the link has.
+    pub has: &'a mut Has,
+    /// What stands instead of a message, while it is looked at.
+    pub patch: &'a mut Vec<u8>,
+}
+
+/// What becomes of a message.
+enum Sent {
+    /// It passes.
+    Same,
+    /// The patch stands instead of so many bytes at its beginning.
+    Instead(usize),
+    /// It does not pass (yet).
+    Not(Stop),
+}
+
+impl Pooled {
+    /// Walks over what the client sends. What may pass is `out` where anything was written to it, and
+    /// the region's bytes as they are otherwise.
+    pub fn ask(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> Region {
+        let mut at = side.walk.rest.min(bytes.len());
+        side.walk.rest -= at;
+        let mut copied = 0;
+        let stop = loop {
+            match head(&bytes[at..]) {
+                Head::Partial if at == bytes.len() => break Stop::End,
+                Head::Partial => break Stop::Partial,
+                Head::Bad { tag, .. } => {
+                    break violation(format!("invalid length of message type {}", shown(tag)));
+                }
+                Head::Frame { tag, total } => {
+                    let have = total.min(bytes.len() - at);
+                    match self.message(tag, total, &bytes[at..at + have], &mut side) {
+                        Sent::Same => {}
+                        Sent::Instead(length) => {
+                            out.extend_from_slice(&bytes[copied..at]);
+                            out.append(side.patch);
+                            copied = at + length;
+                        }
+                        Sent::Not(stop) => break stop,
+                    }
+                    side.walk.pass_next = false;
+                    at += have;
+                    side.walk.rest = total - have;
+                }
+            }
+        };
+        if copied > 0 || !out.is_empty() {
+            out.extend_from_slice(&bytes[copied..at]);
+        }
+        Region { length: at, stop }
+    }
+
+    fn message(&mut self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let is_whole = frame.len() == total;
+        let is_shown = side.walk.has_local && !side.walk.pass_next && !side.ledger.has_no_place();
+        match tag {
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
+                return Sent::Not(Stop::Partial);
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && is_whole => {
+                return Sent::Not(Stop::Own);
+            }
+            b'Q' => return self.query(total, frame, side),
+            b'P' | b'B' | b'D' | b'C' if side.ledger.is_skipping() => {
+                side.ledger.on_client(tag);
+            }
+            b'P' => return self.parse(total, frame, side),
+            b'B' => return self.bind(total, frame, side),
+            b'D' => return self.describe(total, frame, side),
+            b'C' => return self.close(total, frame, side),
+            b'E' if side.memory.watches_portals() => {
+                if frame.len() < total.min(NAMES_MAX) {
+                    return Sent::Not(Stop::Partial);
+                }
+                let step = side.ledger.on_client(b'E');
+                if let Some((portal, _)) = cstring(&frame[HEADER..])
+                    && !side.ledger.is_skipping()
+                {
+                    side.memory.on_execute(step, portal);
+                }
+            }
+            b'H' => {
+                side.ledger.on_client(b'H');
+                self.wants_answers = true;
+            }
+            b'F' => {
+                side.ledger.on_client(b'F');
+                self.footprint |= Footprint::SUSPECT;
+            }
+            b'E' | b'S' | b'd' | b'c' | b'f' => {
+                side.ledger.on_client(tag);
+            }
+            b'X' => return Sent::Not(Stop::Terminate),
+            _ => return Sent::Not(violation(format!("invalid frontend message type {tag}"))),
+        }
+        Sent::Same
+    }
+
+    fn query(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let is_whole = frame.len() == total;
+        if !is_whole && total <= KEPT_MAX || frame.len() < total.min(KEPT_MAX) {
+            return Sent::Not(Stop::Partial);
+        }
+        let text = text_of(&frame[HEADER..]);
+        let mut change = None;
+        match notice(text) {
+            Notice::Plain => {}
+            Notice::Candidate => {
+                if is_whole && side.ledger.takes_commands() && is_ours(text) {
+                    return Sent::Not(Stop::Own);
+                }
+                side.walk.concerns_idle_links |= concerns_idle_links(text);
+            }
+            Notice::Changing if is_whole => change = change_of(text),
+            Notice::Changing => {}
+        }
+        let n = side.ledger.on_client(b'Q');
+        if side.ledger.is_skipping() {
+            return Sent::Same;
+        }
+        if let Some(change) = change {
+            side.memory.on_query(n, change);
+        }
+        self.footprint |= footprint(text);
+        if !is_whole {
+            self.footprint |= Footprint::SUSPECT;
+        }
+        // A simple query drops the statement without a name ("Simple Query").
+        self.names.unnamed = None;
+        side.has.unnamed = None;
+        Sent::Same
+    }
+
+    fn parse(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let is_whole = frame.len() == total;
+        if !is_whole && (total <= KEPT_MAX || frame.len() < KEPT_MAX) {
+            return Sent::Not(Stop::Partial);
+        }
+        let Some((name, body)) = cstring(&frame[HEADER..]) else {
+            return Sent::Not(violation(words::ENDLESS_NAME.to_owned()));
+        };
+        let text = text_of(body);
+        if notice(text) == Notice::Candidate {
+            if is_whole && side.ledger.takes_commands() && is_ours(text) {
+                return Sent::Not(Stop::Own);
+            }
+            side.walk.concerns_idle_links |= concerns_idle_links(text);
+        }
+        let statement = if is_whole { Statement::of(body) } else { Statement::lost() };
+        if name.is_empty() {
+            let step = side.ledger.on_client(b'P');
+            side.has.unnamed = Some(statement.id);
+            let (id, on_link) = (statement.id, Some(statement.id));
+            let former = self.names.set(name, Some(statement));
+            self.unnamed_in = side.ledger.batch();
+            self.note(side.ledger.batch(), step, Act::Parse { name: name.into(), id, former, on_link });
+            return Sent::Same;
+        }
+        if self.must_wait(name, side) {
+            return Sent::Not(Stop::Later);
+        }
+        if let Some(taken) = self.names.get(name).cloned() {
+            // The server says so itself, and skips what follows.
+            self.bring(&taken, side);
+            let step = side.ledger.on_client(b'P');
+            let own = server_name(taken.id, &mut [0; 16]).into();
+            self.note(side.ledger.batch(), step, Act::Refused { name: name.into(), own });
+            return self.rename(b'P', total, b"", name, taken.id, side);
+        }
+        // In a failed transaction the server refuses even this.
+        let fails = side.ledger.status() == TransactionStatus::Failed;
+        let is_there = side.has.statements.uses(statement.id);
+        if is_there && !fails {
+            let former = self.names.set(name, Some(statement));
+            let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
+            self.note(batch, step, Act::FakeParse { name: name.into(), former });
+            return Sent::Instead(total);
+        }
+        if !is_there {
+            self.make_room(&statement, side);
+            side.has.statements.insert(statement.id, statement.weight());
+        }
+        let step = side.ledger.on_client(b'P');
+        let (id, on_link) = (statement.id, (!is_there).then_some(statement.id));
+        let former = self.names.set(name, Some(statement));
+        self.note(side.ledger.batch(), step, Act::Parse { name: name.into(), id, former, on_link });
+        self.rename(b'P', total, b"", name, id, side)
+    }
+
+    fn bind(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let names = cstring(&frame[HEADER..]).and_then(|(portal, rest)| Some((portal, cstring(rest)?.0)));
+        let Some((portal, name)) = names else { return self.without_name(total, frame) };
+        if self.must_wait(name, side) {
+            return Sent::Not(Stop::Later);
+        }
+        let known = self.names.get(name).cloned();
+        if let Some(statement) = &known {
+            self.footprint |= statement.footprint;
+        }
+        if side.memory.watches_portals() || known.as_ref().is_some_and(|it| it.change.is_some()) {
+            side.memory.bind(portal, known.as_ref().and_then(|it| it.change.clone()));
+        }
+        let sent = self.about(b'B', total, portal, name, known, side);
+        side.ledger.on_client(b'B');
+        sent
+    }
+
+    fn describe(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let Some(&kind) = frame.get(HEADER) else { return self.without_name(total, frame) };
+        if kind != b'S' {
+            side.ledger.on_client(b'D');
+            return Sent::Same;
+        }
+        let Some((name, _)) = cstring(&frame[HEADER + 1..]) else { return self.without_name(total, frame) };
+        if self.must_wait(name, side) {
+            return Sent::Not(Stop::Later);
+        }
+        let known = self.names.get(name).cloned();
+        let sent = self.about(b'D', total, b"S", name, known, side);
+        side.ledger.on_client(b'D');
+        sent
+    }
+
+    fn close(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        let Some(&kind) = frame.get(HEADER) else { return self.without_name(total, frame) };
+        if kind == b'S' {
+            let Some((name, _)) = cstring(&frame[HEADER + 1..]) else {
+                return self.without_name(total, frame);
+            };
+            if self.must_wait(name, side) {
+                return Sent::Not(Stop::Later);
+            }
+            if name.is_empty() {
+                self.names.unnamed = None;
+                side.has.unnamed = None;
+            } else if frame.len() == total && self.names.get(name).is_some() {
+                let former = self.names.set(name, None);
+                let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
+                self.note(batch, step, Act::FakeClose { name: name.into(), former });
+                return Sent::Instead(total);
+            }
+        }
+        side.ledger.on_client(b'C');
+        Sent::Same
+    }
+
+    /// A message about a statement: the link gets the statement where it lacks it, and the message
+    /// the name that the statement has there. `before` is what stands before the name.
+    fn about(
+        &mut self,
+        tag: u8,
+        total: usize,
+        before: &[u8],
+        name: &[u8],
+        known: Option<Rc<Statement>>,
+        side: &mut Side<'_>,
+    ) -> Sent {
+        let Some(statement) = known else {
+            if name.is_empty() && side.has.unnamed.is_some() {
+                // Somebody else's.
+                let step = side.ledger.on_client(b'C');
+                self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
+                side.has.unnamed = None;
+                side.patch.extend(b"C\0\0\0\x06S\0");
+                return Sent::Instead(0);
+            }
+            if is_server_name(name) {
+                // Nothing has that name: ours end with a digit.
+                let own = [name, b"?".as_slice()].concat();
+                let act = Act::Refused { name: name.into(), own: own.as_slice().into() };
+                self.note(side.ledger.batch(), side.ledger.steps_sent() + 1, act);
+                return rename(tag, total, before, name, &own, side);
+            }
+            return Sent::Same;
+        };
+        if !name.is_empty() {
+            self.bring(&statement, side);
+            return self.rename(tag, total, before, name, statement.id, side);
+        }
+        if side.has.unnamed == Some(statement.id) || statement.is_lost {
+            return Sent::Same;
+        }
+        let step = side.ledger.on_client(b'P');
+        self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
+        side.has.unnamed = Some(statement.id);
+        statement.put_parse(side.patch, b"");
+        Sent::Instead(0)
+    }
+
+    /// Whether what a name means is settled only when the server has answered earlier batches. It will,
+    /// without hearing more: their Sync was sent.
+    fn must_wait(&mut self, name: &[u8], side: &Side<'_>) -> bool {
+        let batch = side.ledger.batch();
+        let is_own = name.is_empty() && self.unnamed_in == batch;
+        self.waits = !is_own && self.journal.has_before(batch);
+        self.waits
+    }
+
+    /// Makes a statement on the link where it is missing.
+    fn bring(&mut self, statement: &Rc<Statement>, side: &mut Side<'_>) {
+        if side.has.statements.uses(statement.id) || statement.is_lost {
+            return;
+        }
+        self.make_room(statement, side);
+        let step = side.ledger.on_client(b'P');
+        self.note(side.ledger.batch(), step, Act::HiddenParse { id: statement.id });
+        side.has.statements.insert(statement.id, statement.weight());
+        statement.put_parse(side.patch, server_name(statement.id, &mut [0; 16]));
+    }
+
+    fn make_room(&mut self, statement: &Statement, side: &mut Side<'_>) {
+        while let Some((id, weight)) = side.has.statements.make_room(statement.weight()) {
+            let step = side.ledger.on_client(b'C');
+            self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
+            let mut room = [0; 16];
+            let name = server_name(id, &mut room);
+            side.patch.push(b'C');
+            side.patch.extend((name.len() as u32 + 6).to_be_bytes());
+            side.patch.push(b'S');
+            side.patch.extend(name);
+            side.patch.push(0);
+        }
+    }
+
+    fn rename(
+        &self,
+        tag: u8,
+        total: usize,
+        before: &[u8],
+        name: &[u8],
+        id: u32,
+        side: &mut Side<'_>,
+    ) -> Sent {
+        rename(tag, total, before, name, server_name(id, &mut [0; 16]), side)
+    }
+
+    fn without_name(&self, total: usize, frame: &[u8]) -> Sent {
+        let is_short = frame.len() < total.min(NAMES_MAX);
+        Sent::Not(if is_short { Stop::Partial } else { violation(words::ENDLESS_NAME.to_owned()) })
+    }
+
+    fn note(&mut self, batch: u64, step: u64, act: Act) {
+        self.journal.push(batch, step, act);
+    }
+}
+
+/// Puts the beginning of a message with another name into the patch. Before the name stands a name
+/// of a portal (Bind), one byte (Describe) or nothing (Parse).
+fn rename(tag: u8, total: usize, before: &[u8], name: &[u8], own: &[u8], side: &mut Side<'_>) -> Sent {
+    let length = total - 1 - name.len() + own.len();
+    side.patch.push(tag);
+    side.patch.extend((length as u32).to_be_bytes());
+    side.patch.extend(before);
+    let mut skipped = HEADER + before.len() + name.len() + 1;
+    if tag == b'B' {
+        side.patch.push(0);
+        skipped += 1;
+    }
+    side.patch.extend(own);
+    side.patch.push(0);
+    Sent::Instead(skipped)
+}
+
+const _: () = assert!(has::UNKNOWN == 0, "statements count from one");

@@ -1,0 +1,193 @@
+//! The relay's part in the pooled modes: links come and go between two reads.
+
+use super::prepare::Progress;
+use super::{Taken, answer, ask};
+use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
+use crate::session::switch::NoLink;
+use crate::session::walk::{self, ServerWalk};
+use bytes::BytesMut;
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll};
+
+thread_local! {
+    /// What stands instead of what was read, in the pooled modes, and a part of it.
+    static CHANGED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
+}
+
+impl Relay {
+    /// In the pooled modes: gives the link to whoever needs it next, unless the client still does.
+    pub(in crate::session) fn let_go(&mut self) {
+        let Some(pooled) = &mut self.pooled else { return };
+        if self.link.is_none() || pooled.is_tied() || !self.is_free() {
+            return;
+        }
+        if let (Some(pooled), Some(link)) = (&mut self.pooled, self.link.take()) {
+            pooled.let_go(link, &mut self.memory);
+        }
+    }
+
+    /// Whether nothing is owed by anybody, and nobody is in the middle of something.
+    fn is_free(&self) -> bool {
+        self.ledger.is_clean()
+            && self.client_walk.is_between_messages()
+            && !self.client_walk.pass_next
+            && self.server_walk.is_between_messages()
+            && self.server_in.is_empty()
+            && self.to_server.is_empty()
+            && self.to_client.is_empty()
+            && !self.client_ended
+            && !self.awaits_end
+            && !self.stop_when_quiet
+            && !self.look_again
+    }
+
+    /// The same for a session of the pooled modes.
+    pub(in crate::session) fn answer_pooled(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<Exit> {
+        let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return None };
+        let has = link.has.as_mut()?;
+        if pooled.is_preparing() {
+            let (read, progress) = pooled.read_preparation(bytes, has);
+            self.server_in.extend_from_slice(&bytes[read..]);
+            return match progress {
+                Progress::Unfinished => None,
+                Progress::Done => {
+                    let mut out = BytesMut::new();
+                    pooled.tell(has, &mut out);
+                    self.to_client.push(&out);
+                    self.look_again = true;
+                    None
+                }
+                Progress::Again(bytes) => {
+                    self.to_server.push(&bytes);
+                    None
+                }
+                Progress::Refused(report) => Some(Exit::NoLink(NoLink::refused(&report))),
+                Progress::Ended(report) => Some(Exit::LinkLost { report: Some(report) }),
+                Progress::Violation => {
+                    Some(Exit::ServerViolation("invalid message from the server".to_owned()))
+                }
+            };
+        }
+        let stop = CHANGED.with_borrow_mut(|(out, patch)| {
+            let side = answer::Side {
+                walk: &mut self.server_walk,
+                ledger: &mut self.ledger,
+                memory: &mut self.memory,
+                has,
+                patch,
+            };
+            let (region, is_changed) = pooled.answer(bytes, side, out);
+            self.server_in.extend_from_slice(&bytes[region.length..]);
+            let pass = if is_changed { out.as_slice() } else { &bytes[..region.length] };
+            let passed = match pass.is_empty() {
+                true => Ok(()),
+                false => self.to_client.pass(&mut self.client, pass, cx),
+            };
+            empty_scratch(out);
+            match passed {
+                Ok(()) if pooled.has_begun_block => Err(Exit::BlockBegun),
+                Ok(()) => Ok(region.stop),
+                Err(_) => Err(Exit::ClientGone { is_half: false }),
+            }
+        });
+        match stop {
+            Ok(stop) => self.after_answer(stop),
+            Err(exit) => Some(exit),
+        }
+    }
+
+    /// In the pooled modes, for a client that has spoken: a link that is fit. `None` when the statement
+    /// can be sent now.
+    pub(in crate::session) fn take_link(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Option<Exit>>> {
+        let keep = |this: &mut Self| {
+            this.client_in.extend_from_slice(bytes);
+            this.look_again = true;
+        };
+        if !walk::is_front_at_hand(bytes) {
+            self.client_in.extend_from_slice(bytes);
+            return Some(Poll::Ready(None));
+        }
+        if bytes.first() == Some(&b'X') {
+            keep(self);
+            return Some(Poll::Ready(Some(Exit::NeedLink)));
+        }
+        let pooled = self.pooled.as_mut()?;
+        match pooled.take(cx) {
+            Taken::Link(link) => match self.use_link(link) {
+                None => None,
+                Some(()) => {
+                    keep(self);
+                    Some(Poll::Ready(None))
+                }
+            },
+            Taken::InLine => {
+                keep(self);
+                Some(Poll::Pending)
+            }
+            Taken::NotNow => {
+                keep(self);
+                Some(Poll::Ready(Some(Exit::NeedLink)))
+            }
+        }
+    }
+
+    /// Takes a link into use. `Some` when something has to be sent to it and answered first.
+    pub(in crate::session) fn use_link(&mut self, mut link: Linked) -> Option<()> {
+        let pooled = self.pooled.as_mut()?;
+        self.server_walk = ServerWalk::default();
+        let preparing = pooled.prepare(&link);
+        if let Some(has) = &mut link.has {
+            if preparing.is_none() {
+                let mut out = BytesMut::new();
+                pooled.tell(has, &mut out);
+                self.to_client.push(&out);
+            }
+            self.server_in = std::mem::take(&mut has.leftover);
+            self.look_at_server = !self.server_in.is_empty();
+        }
+        self.link = Some(link);
+        self.is_held = false;
+        self.to_server.push(&preparing?);
+        Some(())
+    }
+
+    /// One walk over the client's bytes in the pooled modes, and what passes is sent.
+    pub(in crate::session) fn ask_pooled(
+        &mut self,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+    ) -> io::Result<Option<walk::Region>> {
+        let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return Ok(None) };
+        let Some(has) = &mut link.has else { return Ok(None) };
+        CHANGED.with_borrow_mut(|(out, patch)| {
+            let side = ask::Side {
+                walk: &mut self.client_walk,
+                ledger: &mut self.ledger,
+                memory: &mut self.memory,
+                has,
+                patch,
+            };
+            let region = pooled.ask(bytes, side, out);
+            let pass = if out.is_empty() { &bytes[..region.length] } else { out.as_slice() };
+            let passed = self.to_server.pass(&mut link.stream, pass, cx);
+            empty_scratch(out);
+            if pooled.has_due_answers(&self.ledger) {
+                pooled.due_answers(&self.ledger, out);
+                self.to_client.push(out);
+                out.clear();
+            }
+            passed.map(|()| Some(region))
+        })
+    }
+}
+
+/// The thread's buffers stay small.
+fn empty_scratch(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(4 * SCRATCH);
+}

@@ -1,0 +1,78 @@
+//! What a link has: statements, settings, and what its last clients may have left on it.
+
+use super::cache::Cache;
+use super::settings::Settings;
+use super::stash::Owned;
+use crate::base::Moment;
+use crate::pool::Reports;
+use crate::session::walk::Reported;
+use crate::sys;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Its statement without a name is one that no client can name.
+pub const UNKNOWN: u32 = 0;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Has {
+    /// Prepared statements with names of ours.
+    pub statements: Cache,
+    /// The statement without a name.
+    pub unnamed: Option<u32>,
+    /// What clients have set, and we have made again.
+    pub settings: Rc<Settings>,
+    /// What the server has reported, the last value of each.
+    pub reported: Reports,
+    /// Something was reported since the client took it.
+    pub has_news: bool,
+    /// Only this client may have it as it is: others may find what it left behind.
+    pub stain: Option<u64>,
+    /// What it has is not known any more.
+    pub is_spoiled: bool,
+    /// When it was given back.
+    pub since: Moment,
+    /// How many clients have had it.
+    pub uses: u32,
+    /// What the server has sent before the first client.
+    pub leftover: Vec<u8>,
+    _owned: Owned,
+}
+
+impl Has {
+    /// Of a link that was just opened.
+    pub fn fresh(reported: &Reports, most: usize, owned: Owned, leftover: Vec<u8>) -> Self {
+        Self {
+            statements: Cache::new(most),
+            unnamed: None,
+            settings: Settings::none(),
+            reported: reported.clone(),
+            has_news: false,
+            stain: None,
+            is_spoiled: false,
+            since: sys::now(),
+            uses: 0,
+            leftover,
+            _owned: owned,
+        }
+    }
+
+    /// After `DISCARD ALL`; `reported` at its start-up.
+    pub fn reset(&mut self, reported: &Reports) {
+        self.statements.clear();
+        self.settings = Settings::none();
+        self.reported = reported.clone();
+        self.has_news = false;
+        self.stain = None;
+    }
+
+    /// The server has reported a setting.
+    pub fn on_report(&mut self, (name, value): Reported) {
+        self.has_news = true;
+        let reported = Arc::make_mut(&mut self.reported);
+        match reported.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, old)) => *old = value.into(),
+            None => reported.push((name.into(), value.into())),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the answers of a server do not show as they are: answers to messages that the client has
+//! not sent are hidden, answers to messages that were not passed on are made up at their place.
+//!
+//! Entries stand in the order of the client's messages. Each knows the extended message it belongs
+//! to, by the ledger's numbers, and the batch, so that an error can take back what was skipped.
+
+use super::statements::Statement;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// What is to be done with an answer, or instead of one.
+#[derive(Debug)]
+pub enum Act {
+    /// The client's own Parse of statement `id`: its answer passes. The name had another meaning before;
+    /// the link has the statement `on_link` because of it.
+    Parse { name: Box<[u8]>, id: u32, former: Option<Rc<Statement>>, on_link: Option<u32> },
+    /// A message of the client's that the server refuses, in words that should have the client's name.
+    Refused { name: Box<[u8]>, own: Box<[u8]> },
+    /// A Parse of ours: hidden.
+    HiddenParse { id: u32 },
+    /// A Parse or Close of ours of the statement without a name: hidden.
+    HiddenUnnamed,
+    /// A Close of ours, to make room: hidden.
+    HiddenClose { id: u32, weight: usize },
+    /// ParseComplete for a Parse that was not passed on.
+    FakeParse { name: Box<[u8]>, former: Option<Rc<Statement>> },
+    /// CloseComplete for a Close that was not passed on.
+    FakeClose { name: Box<[u8]>, former: Option<Rc<Statement>> },
+}
+
+/// One entry.
+#[derive(Debug)]
+pub struct Entry {
+    batch: u64,
+    /// The message it belongs to; for a made-up answer the one that it follows.
+    step: u64,
+    /// What.
+    pub act: Act,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Journal(VecDeque<Entry>);
+
+/// What becomes of the answer to one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// It passes.
+    Yes,
+    /// The client must not see it.
+    No,
+}
+
+impl Journal {
+    /// Whether every answer passes as it is.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds an entry.
+    pub fn push(&mut self, batch: u64, step: u64, act: Act) {
+        self.0.push_back(Entry { batch, step, act });
+    }
+
+    /// Adds to `out` the made-up answers that stand before the next answer, `done` messages having
+    /// been answered.
+    pub fn put_due(&mut self, done: u64, out: &mut Vec<u8>) {
+        while let Some(Entry { step, act, .. }) = self.0.front() {
+            match act {
+                Act::FakeParse { .. } if *step <= done => out.extend(b"1\0\0\0\x04"),
+                Act::FakeClose { .. } if *step <= done => out.extend(b"3\0\0\0\x04"),
+                _ => return,
+            }
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether some of them are due.
+    pub fn is_due(&self, done: u64) -> bool {
+        self.0.front().is_some_and(|entry| {
+            matches!(entry.act, Act::FakeParse { .. } | Act::FakeClose { .. }) && entry.step <= done
+        })
+    }
+
+    /// Message `step` was answered with success.
+    pub fn on_step(&mut self, step: u64) -> Shown {
+        let Some(front) = self.0.front() else { return Shown::Yes };
+        if front.step != step {
+            return Shown::Yes;
+        }
+        let shown = match front.act {
+            Act::Parse { .. } | Act::Refused { .. } => Shown::Yes,
+            Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
+            Act::FakeParse { .. } | Act::FakeClose { .. } => return Shown::Yes,
+        };
+        self.0.pop_front();
+        shown
+    }
+
+    /// The name that an error about message `step` should have, and the one that it has.
+    pub fn name_for_error(&self, step: u64) -> Option<(&[u8], &[u8])> {
+        match self.0.front() {
+            Some(Entry { step: at, act: Act::Refused { name, own }, .. }) if *at == step => Some((name, own)),
+            _ => None,
+        }
+    }
+
+    /// Whether something of a batch before `batch` is not settled.
+    pub fn has_before(&self, batch: u64) -> bool {
+        self.0.front().is_some_and(|entry| entry.batch < batch)
+    }
+
+    /// Takes out what `batch` will not do any more, the last thing first: to be taken back.
+    pub fn failed(&mut self, batch: u64) -> Option<Act> {
+        let count = self.0.iter().take_while(|entry| entry.batch <= batch).count();
+        let last = count.checked_sub(1)?;
+        self.0.remove(last).map(|entry| entry.act)
+    }
+
+    /// The same for everything: the link is gone.
+    pub fn lost(&mut self) -> Option<Act> {
+        let last = self.0.pop_back().map(|entry| entry.act);
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake() -> Act {
+        Act::FakeParse { name: b"s".as_slice().into(), former: None }
+    }
+
+    #[test]
+    fn made_up_answers_stand_where_the_message_stood() {
+        let mut journal = Journal::default();
+        // Parse (not passed on), Bind 1, Parse (not passed on), Execute 2.
+        journal.push(0, 0, fake());
+        journal.push(0, 1, fake());
+        let mut out = Vec::new();
+        journal.put_due(0, &mut out);
+        assert_eq!(out, b"1\0\0\0\x04");
+        assert!(!journal.is_due(0));
+        assert_eq!(journal.on_step(1), Shown::Yes);
+        assert!(journal.is_due(1));
+        journal.put_due(1, &mut out);
+        assert_eq!(out.len(), 10);
+        assert!(journal.is_empty());
+    }
+
+    #[test]
+    fn answers_to_messages_of_ours_are_hidden() {
+        let mut journal = Journal::default();
+        journal.push(0, 1, Act::HiddenClose { id: 3, weight: 1 });
+        journal.push(0, 2, Act::HiddenParse { id: 4 });
+        journal.push(0, 3, fake());
+        assert_eq!(journal.on_step(1), Shown::No);
+        assert_eq!(journal.on_step(2), Shown::No);
+        assert_eq!(journal.on_step(3), Shown::Yes);
+        assert!(journal.is_due(3));
+    }
+
+    #[test]
+    fn an_error_takes_back_its_own_batch_the_last_first() {
+        let mut journal = Journal::default();
+        journal.push(0, 1, Act::HiddenParse { id: 1 });
+        journal.push(0, 2, Act::HiddenParse { id: 2 });
+        journal.push(1, 2, fake());
+        assert!(matches!(journal.failed(0), Some(Act::HiddenParse { id: 2 })));
+        assert!(matches!(journal.failed(0), Some(Act::HiddenParse { id: 1 })));
+        assert!(journal.failed(0).is_none());
+        assert!(!journal.is_empty());
+        assert!(matches!(journal.lost(), Some(Act::FakeParse { .. })));
+    }
+}

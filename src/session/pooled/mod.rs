@@ -1,0 +1,387 @@
+//! Sessions that have a link only while they need one.
+//!
+//! A session of the pooled modes takes a link with its client's statement and lets it go when nothing
+//! is owed and nothing ties it: in `transaction` mode at the end of each transaction, in `auto` when
+//! also nothing is left on the link that cannot be made on another one. Both happen within the
+//! relay's poll, from and to the thread's [`stash`], without a system call; only where the stash has
+//! no link does a client wait in line.
+//!
+//! What makes one link as good as another: prepared statements have names of ours on the servers
+//! and are made where they are missing ([`ask`] rewrites, [`answer`] hides and makes up the
+//! answers, [`journal`] keeps account); settings are made again where they differ ([`prepare`]).
+//! Everything that is sent on the way of a statement leaves in the same write as the statement;
+//! only a link that needs other settings, or has to be cleaned, costs a round trip of its own: a
+//! statement must not run when a setting before it was refused.
+//!
+//! What a client leaves on a link and cannot move ([`crate::sql::footprint`], and the ties of
+//! [`super::memory`]) never reaches another client: the link is reset at once where it is known,
+//! and before another client gets it where it is possible.
+//!
+//! This room changes nothing in session mode. Start reading in [`Pooled::take`].
+
+pub mod answer;
+pub mod ask;
+mod cache;
+mod carry;
+pub mod has;
+mod hash;
+mod journal;
+mod names;
+pub mod prepare;
+mod settings;
+pub mod stash;
+mod statements;
+pub mod words;
+
+use super::memory::Memory;
+use super::relay::Linked;
+use super::switch::NoLink;
+use crate::base::{Epoch, Site};
+use crate::config::PoolMode;
+use crate::observe::{Counters, count};
+use crate::pool::{CancelPointer, Reports, reset};
+use crate::route::RouteMap;
+use crate::sql::footprint::Footprint;
+use journal::{Act, Journal};
+use names::Names;
+use prepare::Preparation;
+use settings::Settings;
+use stash::{Group, Ticket};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+thread_local! {
+    static LAST_CLIENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What a session of the pooled modes has besides its relay.
+#[derive(Debug)]
+pub struct Pooled {
+    mode: PoolMode,
+    /// Its number on this thread.
+    client: u64,
+    /// Where its links come from.
+    group: Rc<Group>,
+    names: Names,
+    journal: Journal,
+    /// What the client was told about settings.
+    pub told: Reports,
+    settings: Rc<Settings>,
+    at_login: Rc<Settings>,
+    /// The version of the memory that `settings` is of.
+    seen: u64,
+    /// What statements may have left behind since the link was taken.
+    footprint: Footprint,
+    /// Its place in line.
+    ticket: Option<Ticket>,
+    /// The link is being made fit.
+    preparation: Option<Preparation>,
+    /// Where links have to lead.
+    way: (Site, Epoch, u64),
+    /// Links may be taken: the door is open.
+    is_open: bool,
+    /// The batch in which the client has sent its statement without a name.
+    unnamed_in: u64,
+    /// The client's next message waits until earlier batches are settled.
+    waits: bool,
+    /// A Flush was sent: made-up answers must not wait for the server's next one.
+    wants_answers: bool,
+    /// Statement mode: a transaction block was begun.
+    pub has_begun_block: bool,
+    cancel: CancelPointer,
+    /// What the client was warned of.
+    warned: Vec<&'static str>,
+    counters: Arc<Counters>,
+}
+
+/// How a client gets a link.
+#[derive(Debug)]
+pub enum Taken {
+    /// Here it is.
+    Link(Linked),
+    /// Not yet: it waits in line.
+    InLine,
+    /// Not now: the session has to decide.
+    NotNow,
+}
+
+impl Pooled {
+    /// For a client of `mode` who was told `told`.
+    pub fn new(
+        mode: PoolMode,
+        group: Rc<Group>,
+        told: Reports,
+        cancel: CancelPointer,
+        map: &RouteMap,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let told = settings::same_reports(told);
+        let at_login = Settings::at_login(&told);
+        let mut this = Self {
+            mode,
+            client: LAST_CLIENT.replace(LAST_CLIENT.get() + 1) + 1,
+            group,
+            names: Names::default(),
+            journal: Journal::default(),
+            told,
+            settings: at_login.clone(),
+            at_login,
+            seen: 0,
+            footprint: Footprint::CLEAN,
+            ticket: None,
+            preparation: None,
+            way: map.way(),
+            is_open: false,
+            unnamed_in: 0,
+            waits: false,
+            wants_answers: false,
+            has_begun_block: false,
+            cancel,
+            warned: Vec::new(),
+            counters,
+        };
+        this.follow(map);
+        this
+    }
+
+    /// The routes have changed.
+    pub fn follow(&mut self, map: &RouteMap) {
+        self.way = map.way();
+        self.is_open = !map.holds_everything() && map.halts.gives_links(self.group.database());
+    }
+
+    /// Whether links may be taken.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The text of a prepared statement of the client's.
+    pub fn text_of(&self, name: &[u8]) -> Option<&[u8]> {
+        self.names.get(name).map(|statement| statement.text())
+    }
+
+    /// A link for the client's statement, from the stash where it has one.
+    pub fn take(&mut self, cx: &mut Context<'_>) -> Taken {
+        if !self.is_open {
+            return Taken::NotNow;
+        }
+        match self.group.take(self.way, cx) {
+            Some(link) => Taken::Link(self.begin(link)),
+            None => {
+                self.cancel.listen(cx.waker());
+                self.ticket = Some(self.group.wait(cx));
+                Taken::InLine
+            }
+        }
+    }
+
+    /// Whether the client waits in line.
+    pub fn is_waiting(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// What has come of the wait in line.
+    pub fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<Linked, NoLink>> {
+        let Some(ticket) = &self.ticket else { return Poll::Pending };
+        if self.cancel.was_asked() {
+            self.leave_line();
+            return Poll::Ready(Err(NoLink::Refused(super::tell::cancelled())));
+        }
+        let outcome = match ticket.poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(outcome) => outcome,
+        };
+        match outcome {
+            Ok(link) if link.way() != self.way => {
+                // The routes have changed meanwhile: from the front again, though at the end of the line.
+                drop(link);
+                self.ticket = Some(self.group.wait(cx));
+                Poll::Pending
+            }
+            Ok(link) => {
+                self.leave_line();
+                Poll::Ready(Ok(self.begin(link)))
+            }
+            Err(no_link) => {
+                self.leave_line();
+                Poll::Ready(Err(no_link))
+            }
+        }
+    }
+
+    /// Gives up the place in line.
+    pub fn leave_line(&mut self) {
+        if self.ticket.take().is_some() {
+            self.cancel.stop_listening();
+        }
+    }
+
+    fn begin(&mut self, mut link: Linked) -> Linked {
+        self.cancel.point_to(link.lease.cancel_target());
+        self.footprint = Footprint::CLEAN;
+        if let Some(has) = &mut link.has {
+            has.uses = has.uses.wrapping_add(1);
+            has.has_news = false;
+        }
+        link
+    }
+
+    /// What has to be sent to a link before the client's statement; the session waits for the answers.
+    pub fn prepare(&mut self, link: &Linked) -> Option<Vec<u8>> {
+        let has = link.has.as_ref()?;
+        let (preparation, bytes) = Preparation::of(&self.settings, has, link.lease.reported(), self.client)?;
+        self.preparation = Some(preparation);
+        count(&self.counters.links_prepared);
+        Some(bytes)
+    }
+
+    /// Whether the link is being made fit.
+    pub fn is_preparing(&self) -> bool {
+        self.preparation.is_some()
+    }
+
+    /// Reads what a link that is being made fit answers.
+    pub fn read_preparation(&mut self, bytes: &[u8], has: &mut has::Has) -> (usize, prepare::Progress) {
+        let Some(preparation) = &mut self.preparation else { return (0, prepare::Progress::Done) };
+        let (read, progress) = preparation.read(bytes, has);
+        match progress {
+            prepare::Progress::Unfinished | prepare::Progress::Again(_) => {}
+            _ => self.preparation = None,
+        }
+        (read, progress)
+    }
+
+    /// Tells the client which settings of its new link differ from what it knows.
+    pub fn tell(&mut self, has: &mut has::Has, out: &mut bytes::BytesMut) {
+        if Arc::ptr_eq(&self.told, &has.reported) {
+            return;
+        }
+        for (name, value) in has.reported.iter() {
+            if !self.told.iter().any(|(known, old)| known == name && old == value) {
+                crate::wire::message::parameter_status(out, name, value);
+            }
+        }
+        has.reported = settings::same_reports(has.reported.clone());
+        self.told = has.reported.clone();
+    }
+
+    /// Whether the client's next message has to wait for answers to earlier ones; when it has waited
+    /// long enough, it is looked at again (`true` the second).
+    pub fn waits(&mut self, ledger: &super::ledger::Ledger) -> (bool, bool) {
+        if self.waits && self.journal.has_before(ledger.batch()) {
+            return (true, false);
+        }
+        (false, std::mem::take(&mut self.waits))
+    }
+
+    /// Whether something holds the link beyond what the ledger knows.
+    pub fn is_tied(&self) -> bool {
+        !self.journal.is_empty() || self.preparation.is_some() || self.names.has_lost()
+    }
+
+    /// The transaction is over and nothing is owed: the link goes to whoever needs it next.
+    pub fn let_go(&mut self, mut link: Linked, memory: &mut Memory) {
+        self.cancel.point_nowhere();
+        let Some(has) = &mut link.has else { return };
+        if link.lease.is_cancelled() || has.is_spoiled {
+            drop(link);
+            return self.group.fetch_if_useful();
+        }
+        if has.has_news || memory.version() != self.seen {
+            has.reported = settings::same_reports(has.reported.clone());
+            self.settings = Settings::of(memory, has, link.lease.reported(), &self.at_login);
+            self.seen = memory.version();
+            has.settings = self.settings.clone();
+        }
+        self.told = has.reported.clone();
+        let footprint = std::mem::take(&mut self.footprint);
+        if memory.tie().is_some() || footprint.has(KNOWN) {
+            memory.forget_ties();
+            return clean(link, self.group.clone());
+        }
+        if !footprint.is_clean() {
+            has.stain = Some(self.client);
+        }
+        has.since = crate::sys::now();
+        self.group.put(link);
+    }
+
+    /// The link is gone, and with it whatever was on its way.
+    pub fn on_link_lost(&mut self) {
+        self.cancel.point_nowhere();
+        self.preparation = None;
+        self.wants_answers = false;
+        self.waits = false;
+        self.footprint = Footprint::CLEAN;
+        while let Some(act) = self.journal.lost() {
+            self.take_back(act, None);
+        }
+        self.group.fetch_if_useful();
+    }
+
+    /// A message was skipped by the server, or lost with it.
+    fn take_back(&mut self, act: Act, has: Option<&mut has::Has>) {
+        match act {
+            Act::Parse { name, id, former, on_link } => {
+                let is_latest = self.names.get(&name).is_some_and(|it| it.id == id);
+                if is_latest {
+                    self.names.set(&name, former);
+                }
+                if let (Some(has), Some(id)) = (has, on_link) {
+                    forget(has, id);
+                }
+            }
+            Act::HiddenParse { id } => {
+                if let Some(has) = has {
+                    has.statements.remove(id);
+                }
+            }
+            Act::HiddenUnnamed => {
+                if let Some(has) = has {
+                    has.unnamed = Some(has::UNKNOWN);
+                }
+            }
+            Act::HiddenClose { id, weight } => {
+                if let Some(has) = has {
+                    has.statements.insert(id, weight);
+                }
+            }
+            Act::FakeParse { name, former } | Act::FakeClose { name, former } => {
+                self.names.set(&name, former);
+            }
+            Act::Refused { .. } => {}
+        }
+    }
+}
+
+fn forget(has: &mut has::Has, id: u32) {
+    has.statements.remove(id);
+    if has.unnamed == Some(id) {
+        has.unnamed = Some(has::UNKNOWN);
+    }
+}
+
+/// What is left behind for certain.
+const KNOWN: Footprint =
+    Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(Footprint::LIBRARY).or(Footprint::SEED);
+
+/// Resets a link on this thread and gives it back then.
+fn clean(mut link: Linked, group: Rc<Group>) {
+    tokio::task::spawn_local(async move {
+        // What LOAD has loaded stays loaded: such a link must not be used again, and is rare.
+        let is_reset = reset(&mut link.stream).await.is_ok();
+        match &mut link.has {
+            Some(has) if is_reset => {
+                let reported = link.lease.reported().clone();
+                has.reset(&reported);
+                group.put(link);
+            }
+            _ => {
+                drop(link);
+                group.fetch_if_useful();
+            }
+        }
+    });
+}

@@ -1,0 +1,168 @@
+//! Prepared statements, one object for each text and parameter types that the clients of a data
+//! thread use: clients map their names to it, links know it by its number.
+//!
+//! The names on the servers are ours (`cm_<number>`), so that two clients may use one name for
+//! different statements, and different names for one statement.
+
+use super::super::memory::Change;
+use super::super::notice::{Notice, change_of, notice};
+use super::hash::{Seeded, hash};
+use crate::sql::footprint::{Footprint, footprint};
+use crate::wire::frame::{HEADER, cstring};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io::Write;
+use std::rc::Rc;
+
+/// Bytes of statements that are kept though no client has them, before they are looked through.
+const KEPT_BYTES: usize = 16 << 20;
+
+thread_local! {
+    static STATEMENTS: RefCell<Statements> = RefCell::default();
+}
+
+/// What is common to all who prepare the same text with the same types.
+#[derive(Debug)]
+pub struct Statement {
+    /// Never used for another one on this thread.
+    pub id: u32,
+    /// The body of its Parse message behind the name: text, zero, types.
+    body: Box<[u8]>,
+    /// What executing it may leave behind.
+    pub footprint: Footprint,
+    /// What executing it changes.
+    pub change: Option<Change>,
+    /// Its text was too long to be kept: it cannot be made on another link.
+    pub is_lost: bool,
+    is_retired: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Statements {
+    by_hash: HashMap<u64, Vec<Rc<Statement>>, Seeded>,
+    bytes: usize,
+    look_at: usize,
+    last: u32,
+}
+
+impl Statement {
+    /// The one for the body of a Parse message behind its name.
+    pub fn of(body: &[u8]) -> Rc<Statement> {
+        STATEMENTS.with_borrow_mut(|all| all.intern(body))
+    }
+
+    /// One whose text is not kept.
+    pub fn lost() -> Rc<Statement> {
+        let lost = |all: &mut Statements| Statement { is_lost: true, ..all.make(b"\0\0\0") };
+        Rc::new(STATEMENTS.with_borrow_mut(lost))
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        cstring(&self.body).map_or(&self.body, |(text, _)| text)
+    }
+
+    /// How much a link keeps for it, about.
+    pub fn weight(&self) -> usize {
+        self.body.len()
+    }
+
+    /// From now on the same text is another statement: servers hold this one to what it was.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+    }
+
+    /// Adds the Parse message that makes it on a server, under `name`.
+    pub fn put_parse(&self, out: &mut Vec<u8>, name: &[u8]) -> usize {
+        let start = out.len();
+        let length = HEADER - 1 + name.len() + 1 + self.body.len();
+        out.push(b'P');
+        out.extend((length as u32).to_be_bytes());
+        out.extend(name);
+        out.push(0);
+        out.extend(&*self.body);
+        start
+    }
+}
+
+/// The name of a statement on a server, in `room`.
+pub fn server_name(id: u32, room: &mut [u8; 16]) -> &[u8] {
+    let mut rest = &mut room[..];
+    // Ten digits and the prefix fit.
+    let _ = write!(rest, "cm_{id}");
+    let left = rest.len();
+    &room[..16 - left]
+}
+
+/// Whether a name looks like one of ours: a client's own name must not mean another's statement.
+pub fn is_server_name(name: &[u8]) -> bool {
+    name.starts_with(b"cm_")
+}
+
+impl Statements {
+    fn intern(&mut self, body: &[u8]) -> Rc<Statement> {
+        let key = hash(body);
+        if let Some(found) = self.by_hash.get(&key)
+            && let Some(known) = found.iter().find(|known| *known.body == *body && !known.is_retired.get())
+        {
+            return known.clone();
+        }
+        if self.bytes + body.len() > self.look_at.max(KEPT_BYTES) {
+            self.forget_unused();
+        }
+        let made = Rc::new(self.make(body));
+        self.bytes += body.len();
+        self.by_hash.entry(key).or_default().push(made.clone());
+        made
+    }
+
+    fn make(&mut self, body: &[u8]) -> Statement {
+        self.last = self.last.wrapping_add(1);
+        let text = cstring(body).map_or(body, |(text, _)| text);
+        let change = if notice(text) == Notice::Changing { change_of(text) } else { None };
+        Statement {
+            id: self.last,
+            body: body.into(),
+            footprint: footprint(text),
+            change,
+            is_lost: false,
+            is_retired: Cell::new(false),
+        }
+    }
+
+    fn forget_unused(&mut self) {
+        self.by_hash.retain(|_, same| {
+            same.retain(|it| Rc::strong_count(it) > 1 && !it.is_retired.get());
+            !same.is_empty()
+        });
+        self.bytes = self.by_hash.values().flatten().map(|it| it.body.len()).sum();
+        // Looked through again only when as much has come anew: the cost stays small for each.
+        self.look_at = 2 * self.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_text_is_one_statement_until_it_is_retired() {
+        let one = Statement::of(b"select 1\0\0\0");
+        assert!(Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\0")));
+        assert!(!Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\x01\0\0\0\x17")));
+        one.retire();
+        let next = Statement::of(b"select 1\0\0\0");
+        assert_ne!(one.id, next.id);
+        assert_eq!(next.text(), b"select 1");
+        let mut out = Vec::new();
+        next.put_parse(&mut out, b"cm_9");
+        assert_eq!(out, b"P\0\0\0\x14cm_9\0select 1\0\0\0");
+    }
+
+    #[test]
+    fn names_on_servers_are_ours() {
+        assert_eq!(server_name(7, &mut [0; 16]), b"cm_7");
+        assert_eq!(server_name(u32::MAX, &mut [0; 16]), b"cm_4294967295");
+        assert!(is_server_name(b"cm_7"));
+    }
+}

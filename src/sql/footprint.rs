@@ -1,0 +1,264 @@
+//! What a statement may leave behind in its session, as far as its text says.
+//!
+//! A name with a parenthesis behind it is taken for a call of a function. Functions of PostgreSQL
+//! that change nothing ([`super::harmless`]) are clean; a few are known for what they leave behind;
+//! all others are suspect: only the server knows what they did. What triggers, rules and defaults
+//! call is not in the text and is not seen here.
+
+use super::harmless;
+use super::lex::{Lexer, Token};
+use std::ops::{BitOr, BitOrAssign};
+
+/// A set of things that may be left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint(u16);
+
+impl Footprint {
+    /// Nothing.
+    pub const CLEAN: Footprint = Footprint(0);
+    /// Something may be left behind: ask the server.
+    pub const SUSPECT: Footprint = Footprint(1);
+    /// A temporary table, view or sequence.
+    pub const TEMPORARY: Footprint = Footprint(1 << 1);
+    /// An advisory lock of the session.
+    pub const ADVISORY_LOCK: Footprint = Footprint(1 << 2);
+    /// The seed of `random()`.
+    pub const SEED: Footprint = Footprint(1 << 3);
+    /// A library loaded by LOAD.
+    pub const LIBRARY: Footprint = Footprint(1 << 4);
+    /// A setting, by a function.
+    pub const SETTING: Footprint = Footprint(1 << 5);
+    /// It asks for the last value of a sequence in this session.
+    pub const LAST_VALUE: Footprint = Footprint(1 << 6);
+
+    /// Both, in a constant.
+    #[must_use]
+    pub const fn or(self, other: Footprint) -> Footprint {
+        Footprint(self.0 | other.0)
+    }
+
+    /// Whether nothing can be left behind.
+    pub fn is_clean(self) -> bool {
+        self == Footprint::CLEAN
+    }
+
+    /// Whether some of `other` is in it.
+    pub fn has(self, other: Footprint) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The first of what is known to be in it, for people.
+    pub fn what(self) -> &'static str {
+        match self {
+            it if it.has(Footprint::TEMPORARY) => "a temporary table",
+            it if it.has(Footprint::ADVISORY_LOCK) => "an advisory lock of the session",
+            it if it.has(Footprint::SEED) => "the seed of random()",
+            it if it.has(Footprint::LIBRARY) => "a loaded library",
+            _ => "the state of the session",
+        }
+    }
+
+    /// Without `other`.
+    #[must_use]
+    pub fn without(self, other: Footprint) -> Footprint {
+        Footprint(self.0 & !other.0)
+    }
+}
+
+impl BitOr for Footprint {
+    type Output = Footprint;
+
+    fn bitor(self, other: Footprint) -> Footprint {
+        Footprint(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Footprint {
+    fn bitor_assign(&mut self, other: Footprint) {
+        self.0 |= other.0;
+    }
+}
+
+/// Reads a whole text, of one or more statements.
+pub fn footprint(text: &[u8]) -> Footprint {
+    let mut scan = Scan::default();
+    let mut lexer = Lexer::new(text);
+    loop {
+        match lexer.next_token() {
+            Ok(Some(token)) => scan.on_token(token),
+            Ok(None) => return scan.found,
+            // What cannot be split may be anything.
+            Err(_) => return scan.found | Footprint::SUSPECT,
+        }
+    }
+}
+
+/// What the tokens so far say.
+#[derive(Default)]
+struct Scan<'a> {
+    found: Footprint,
+    /// The tokens before this one, the last first.
+    last: Option<Token<'a>>,
+    before: Option<Token<'a>>,
+    third: Option<Token<'a>>,
+    fourth: Option<Token<'a>>,
+    first: First,
+}
+
+/// What the statement begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum First {
+    /// Nothing has come yet.
+    #[default]
+    Open,
+    Create,
+    Other,
+}
+
+impl<'a> Scan<'a> {
+    fn on_token(&mut self, token: Token<'a>) {
+        match token {
+            Token::Symbol(b';') => {
+                *self = Scan { found: self.found, ..Scan::default() };
+                return;
+            }
+            Token::Symbol(b'(') => self.on_parenthesis(),
+            Token::Symbol(b'.') if self.last.is_some_and(|word| word.is_word("PG_TEMP")) => {
+                self.found |= Footprint::TEMPORARY;
+            }
+            Token::Word(word) => self.on_word(word, token),
+            _ => {}
+        }
+        if self.first == First::Open {
+            self.first = if token.is_word("CREATE") { First::Create } else { First::Other };
+        }
+        (self.fourth, self.third) = (self.third, self.before);
+        (self.before, self.last) = (self.last, Some(token));
+    }
+
+    fn on_word(&mut self, word: &[u8], token: Token<'a>) {
+        if self.first == First::Open {
+            match word.first().map(u8::to_ascii_uppercase) {
+                Some(b'D') if token.is_word("DO") => self.found |= Footprint::SUSPECT,
+                Some(b'C') if token.is_word("CALL") => self.found |= Footprint::SUSPECT,
+                Some(b'E') if token.is_word("EXECUTE") => self.found |= Footprint::SUSPECT,
+                Some(b'L') if token.is_word("LOAD") => self.found |= Footprint::LIBRARY,
+                _ => {}
+            }
+            return;
+        }
+        if !matches!(word, [b'T' | b't', b'E' | b'e', b'M' | b'm', b'P' | b'p', ..]) {
+            return self.on_commit_drop(token);
+        }
+        let is_temporary = token.is_word("TEMP") || token.is_word("TEMPORARY");
+        let is_made = self.first == First::Create
+            && ["CREATE", "REPLACE", "LOCAL", "GLOBAL"].iter().any(|before| self.last_is(before));
+        if is_temporary && (is_made || self.last_is("INTO")) {
+            self.found |= Footprint::TEMPORARY;
+        }
+    }
+
+    /// `ON COMMIT DROP`: the table goes with its transaction.
+    fn on_commit_drop(&mut self, token: Token<'a>) {
+        let is = |token: Option<Token<'a>>, word| token.is_some_and(|token| token.is_word(word));
+        if token.is_word("DROP") && is(self.last, "COMMIT") && is(self.before, "ON") {
+            self.found = self.found.without(Footprint::TEMPORARY);
+        }
+    }
+
+    fn last_is(&self, word: &str) -> bool {
+        self.last.is_some_and(|last| last.is_word(word))
+    }
+
+    fn on_parenthesis(&mut self) {
+        let (name, is_quoted) = match self.last {
+            Some(Token::Word(name)) => (name, false),
+            Some(Token::Quoted(name)) => (name, true),
+            _ => return,
+        };
+        let is_qualified = self.before == Some(Token::Symbol(b'.'));
+        let (schema, before) = if is_qualified { (self.third, self.fourth) } else { (None, self.before) };
+        if let Some(Token::Word(before)) = before
+            && harmless::is_before_name(before)
+        {
+            return;
+        }
+        if !is_qualified && !is_quoted && harmless::is_keyword(name) {
+            return;
+        }
+        let is_ours_to_know = match schema {
+            None => !is_qualified,
+            Some(schema) => schema.is_word("PG_CATALOG"),
+        };
+        self.found |= if is_ours_to_know { harmless::of_function(name) } else { Footprint::SUSPECT };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Footprint) {
+        assert_eq!(footprint(text.as_bytes()), expected, "{text}");
+    }
+
+    #[test]
+    fn ordinary_statements_leave_nothing_behind() {
+        for text in [
+            "",
+            "select abalance from pgbench_accounts where aid = $1",
+            "SELECT count(*), max(a.b) FROM t WHERE x IN (1, 2) AND (y OR z) AND lower(name) LIKE 'a%'",
+            "insert into t (a, b) values (1, 'x'), (2, 'f(x)') on conflict (a) do update set b = excluded.b",
+            "insert into s.t(a) select coalesce(x, 0) from u join v using (id) returning a",
+            "update t set v = (select 1), w = now() - interval '1 day' where exists (select 1)",
+            "with x as (select 1), y as materialized (select 2) select * from x, y",
+            "select row_number() over (partition by a order by b), sum(x) filter (where y) from t",
+            "select a::numeric(10,2), cast(b as varchar(20)), extract(epoch from c), array(select 1) from t",
+            "select /* f(x) */ -- g(y)\n 1",
+            "select pg_catalog.now()",
+            "select * from t as a(x, y)",
+            "begin; select 1; commit",
+            "explain (analyze) select 1",
+            "copy t (a, b) from stdin",
+            "select pg_advisory_xact_lock(1)",
+            "create table t (a int primary key, b numeric(5,2) default 0, unique (a), check (b > 0))",
+            "create temp table t (a int) on commit drop",
+            "delete from t where id = any($1)",
+            "select nextval('s')",
+        ] {
+            check(text, Footprint::CLEAN);
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_named_and_what_is_not_is_suspect() {
+        check("select f(1)", Footprint::SUSPECT);
+        check("select s.now()", Footprint::SUSPECT);
+        check("select \"F\" (1)", Footprint::SUSPECT);
+        check("select now(), my_function()", Footprint::SUSPECT);
+        check("do $$ begin end $$", Footprint::SUSPECT);
+        check("call p()", Footprint::SUSPECT);
+        check("select 'unfinished", Footprint::SUSPECT);
+        check("select 1; create temp table t (a int)", Footprint::TEMPORARY);
+        check("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", Footprint::TEMPORARY);
+        check("create local temp sequence s", Footprint::TEMPORARY);
+        check("select 1 into temp t", Footprint::TEMPORARY);
+        check("select * into temporary table t from u", Footprint::TEMPORARY);
+        check("create table pg_temp.t (a int)", Footprint::TEMPORARY);
+        check("select pg_advisory_lock(1)", Footprint::ADVISORY_LOCK);
+        check("select pg_try_advisory_lock_shared(1)", Footprint::ADVISORY_LOCK);
+        check("select setseed(0.5)", Footprint::SEED);
+        check("select set_config('a.b', 'c', false)", Footprint::SETTING);
+        check("load 'auto_explain'", Footprint::LIBRARY);
+        check("select lastval()", Footprint::LAST_VALUE);
+        check("select temp from t", Footprint::CLEAN);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+            let _ = footprint(&text);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The pooled modes, before a real server: many clients on few connections, and nobody finds what
+//! another has left behind.
+
+mod bench;
+mod prepared;
+mod raw;
+mod settings;
+mod stage;

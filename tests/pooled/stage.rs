@@ -1,0 +1,47 @@
+//! One server for all tests of this binary, and a proxy for each.
+
+use cloud_mirror::lab::{Cluster, Proxy};
+use std::time::Duration;
+use tokio::sync::{Mutex, OnceCell};
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+static SERVER: OnceCell<Cluster> = OnceCell::const_new();
+static STARTING: Mutex<()> = Mutex::const_new(());
+
+/// The server, which lives as long as this process. Role `app` with database `shop`.
+pub async fn server() -> &'static Cluster {
+    let start = async || {
+        // For proxies that ask for no password and so have none to show.
+        let builder = Cluster::builder()
+            .setting("max_connections", 300)
+            .hba("local all app trust")
+            .hba("host all app 127.0.0.1/32 trust");
+        let server = builder.start().await.expect("a server starts");
+        server.create_role("app", "app-secret", "").await.unwrap();
+        server.create_database("shop").await.unwrap();
+        server.sql("shop", "grant all on schema public to app").await.unwrap();
+        server
+    };
+    SERVER.get_or_init(start).await
+}
+
+/// A proxy before it that lets everyone in, with these keys of its configuration. They start one
+/// at a time: each looks after its control role.
+pub async fn proxy(keys: &[(&str, &str)]) -> Proxy {
+    let _one = STARTING.lock().await;
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
+    let mut proxy = Proxy::new(program, &["--local", &server().await.url("postgres", "shop")]).unwrap();
+    for (key, value) in [("auth.type", "trust")].iter().chain(keys) {
+        let name = format!("CLOUD_MIRROR__{}", key.replace('.', "__").to_uppercase());
+        proxy = proxy.variable(&name, value);
+    }
+    proxy.start().await.unwrap();
+    proxy
+}
+
+/// One connection for all.
+pub async fn one_connection(mode: &str) -> Proxy {
+    proxy(&[("pool.mode", mode), ("pool.size", "1")]).await
+}
