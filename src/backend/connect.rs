@@ -165,6 +165,9 @@ impl LogIn<'_> {
             }
             (10, Progress::Asked) => {
                 let offers = |name: &str| body.split(|b| *b == 0).any(|m| m == name.as_bytes());
+                if matches!(self.login.proof, Proof::Md5Hash(_)) {
+                    return Err(self.cannot("SCRAM-SHA-256, while only an md5 hash is known,"));
+                }
                 let (mechanism, hash) = self.mechanism(offers)?;
                 let binding = match (mechanism, &hash) {
                     (scram::SCRAM_SHA_256_PLUS, Some(hash)) => client::Binding::EndPoint(hash),

@@ -79,7 +79,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     pool_size: Option<String>,
     /// How clients prove who they are
-    #[arg(long, value_name = "scram-sha-256|trust")]
+    #[arg(long, value_name = "scram-sha-256|md5|password|cert|trust|hba")]
     auth: Option<String>,
     /// What must survive a restart; created with mode 0700
     #[arg(long, value_name = "DIR")]
