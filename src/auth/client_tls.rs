@@ -29,7 +29,7 @@ pub enum ClientEncryption {
 }
 
 impl ClientEncryption {
-    pub(super) fn tls(&self) -> Option<&ClientTls> {
+    pub(super) fn tls(&self) -> Option<&Arc<ClientTls>> {
         match self {
             ClientEncryption::Never => None,
             ClientEncryption::Offered(tls) | ClientEncryption::Required(tls) => Some(tls),

@@ -1,15 +1,16 @@
 //! From a fresh connection to its start-up packet.
 
 use super::approach::{Approach, Channel};
-use super::client_tls::ClientEncryption;
+use super::client_tls::{ClientEncryption, ClientTls};
 use super::proxied::{TrustedProxies, source_of};
 use crate::base::sqlstate;
-use crate::sys::{Peer, Socket};
+use crate::sys::{Detached, Peer, Socket};
 use crate::wire::message::Complaint;
 use crate::wire::proxy::ProxyError;
 use crate::wire::startup::{Opening, Refusal, Request, Startup};
 use bytes::{Bytes, BytesMut};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -69,7 +70,7 @@ pub enum OpenError {
     Timeout(Duration),
 }
 
-/// Reads what the client wants, doing TLS on the way as `encryption` says, within `timeout`. One of
+/// Reads what the client wants within `timeout`, doing TLS on the way as `encryption` says. One of
 /// `proxies` says first for whom it connects.
 pub async fn open(
     socket: Socket,
@@ -77,79 +78,157 @@ pub async fn open(
     proxies: &TrustedProxies,
     timeout: Duration,
 ) -> Result<Opened, OpenError> {
-    tokio::time::timeout(timeout, opened(socket, encryption, proxies))
-        .await
-        .unwrap_or(Err(OpenError::Timeout(timeout)))
+    match begin(socket, encryption, proxies, timeout).await? {
+        Begun::Opened(opened) => Ok(*opened),
+        Begun::Handshake(handshake) => handshake.run(timeout).await,
+    }
 }
 
-async fn opened(
-    mut socket: Socket,
+/// How far a connection comes without much work.
+#[derive(Debug)]
+pub enum Begun {
+    /// The client wants no TLS.
+    Opened(Box<Opened>),
+    /// It does.
+    Handshake(Handshake),
+}
+
+/// A TLS handshake that is due. It costs more than all the rest of a log-in: to be run where nobody
+/// waits for the thread.
+#[derive(Debug)]
+pub struct Handshake {
+    tcp: Detached,
+    approach: Approach,
+    tls: Arc<ClientTls>,
+    /// What a direct one began with; `None` where the client asked first.
+    already_read: Option<Bytes>,
+}
+
+/// The part of [`open`] before TLS.
+pub async fn begin(
+    socket: Socket,
     encryption: &ClientEncryption,
     proxies: &TrustedProxies,
-) -> Result<Opened, OpenError> {
-    let mut approach = Approach::in_clear(socket.peer());
-    if proxies.include(approach.peer) {
-        approach.peer = source_of(&mut socket).await?;
+    timeout: Duration,
+) -> Result<Begun, OpenError> {
+    within(timeout, begun(socket, encryption, proxies)).await
+}
+
+async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    tokio::time::timeout(timeout, work).await.unwrap_or(Err(OpenError::Timeout(timeout)))
+}
+
+impl Handshake {
+    /// Does it, and reads what the client wants inside TLS, within `timeout`.
+    pub async fn run(self, timeout: Duration) -> Result<Opened, OpenError> {
+        within(timeout, self.encrypted()).await
     }
-    let mut opening = Opening::new();
+
+    async fn encrypted(self) -> Result<Opened, OpenError> {
+        let Handshake { tcp, mut approach, tls, already_read } = self;
+        let Socket::Tcp(mut tcp) = tcp.attach().map_err(OpenError::Gone)? else {
+            return Err(OpenError::NotOurs("TLS is for TCP only"));
+        };
+        let mut socket = match already_read {
+            Some(already_read) => tls.accept_direct(tcp, already_read).await,
+            None => {
+                tcp.write_all(b"S").await.map_err(OpenError::Gone)?;
+                tls.accept_asked(tcp).await
+            }
+        }
+        .map_err(OpenError::Tls)?;
+        approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
+        let mut opening = Opening::inside_tls();
+        match next(&mut socket, &mut opening).await? {
+            Request::Cancel { pid, secret } => Ok(Opened::Cancel { socket, pid, secret }),
+            Request::Start(startup) => {
+                let buffered = BytesMut::from(opening.into_rest().as_slice());
+                Ok(Opened::Session { socket, approach, startup, buffered })
+            }
+            Request::Ssl | Request::GssEnc | Request::DirectTls => {
+                Err(OpenError::NotOurs("encryption was asked for inside TLS"))
+            }
+        }
+    }
+}
+
+/// The next thing that the client asks for.
+async fn next(socket: &mut Socket, opening: &mut Opening) -> Result<Request, OpenError> {
     let mut buf = [0; 1024];
     loop {
         let n = socket.read(&mut buf).await.map_err(OpenError::Gone)?;
         if n == 0 {
             return Err(OpenError::Gone(io::ErrorKind::UnexpectedEof.into()));
         }
-        let request = match opening.push(&buf[..n]) {
-            Ok(None) => continue,
-            Ok(Some(request)) => request,
+        match opening.push(&buf[..n]) {
+            Ok(None) => {}
+            Ok(Some(request)) => return Ok(request),
             Err(Refusal::Hangup(why)) => return Err(OpenError::NotOurs(why)),
             Err(refusal @ Refusal::Told { .. }) => {
                 let complaint = Complaint::from_startup(&refusal).expect("Told has words");
                 return Err(refuse(socket, complaint).await);
             }
-        };
-        match (request, encryption.tls(), socket) {
-            (Request::Ssl, Some(tls), Socket::Tcp(mut tcp)) => {
-                tcp.write_all(b"S").await.map_err(OpenError::Gone)?;
-                socket = tls.accept_asked(tcp).await.map_err(OpenError::Tls)?;
-                approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
-                opening = Opening::inside_tls();
-            }
-            (Request::Ssl | Request::GssEnc, _, mut clear) => {
-                clear.write_all(b"N").await.map_err(OpenError::Gone)?;
-                opening.declined();
-                socket = clear;
-            }
-            (Request::DirectTls, Some(tls), Socket::Tcp(tcp)) => {
+        }
+    }
+}
+
+async fn begun(
+    mut socket: Socket,
+    encryption: &ClientEncryption,
+    proxies: &TrustedProxies,
+) -> Result<Begun, OpenError> {
+    let mut approach = Approach::in_clear(socket.peer());
+    if proxies.include(approach.peer) {
+        approach.peer = source_of(&mut socket).await?;
+    }
+    let mut opening = Opening::new();
+    loop {
+        let request = next(&mut socket, &mut opening).await?;
+        let is_tcp = matches!(socket, Socket::Tcp(_));
+        match (request, encryption.tls().filter(|_| is_tcp)) {
+            (Request::Ssl, Some(tls)) => return handshake(socket, approach, tls, None),
+            (Request::DirectTls, Some(tls)) => {
                 let already_read = Bytes::from(opening.into_rest());
-                socket = tls.accept_direct(tcp, already_read).await.map_err(OpenError::Tls)?;
-                approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
-                opening = Opening::inside_tls();
+                return handshake(socket, approach, tls, Some(already_read));
             }
-            (Request::DirectTls, _, _) => {
+            (Request::DirectTls, None) => {
                 return Err(OpenError::NotOurs("direct TLS, but TLS is not configured"));
             }
-            (Request::Cancel { pid, secret }, _, socket) => {
-                return Ok(Opened::Cancel { socket, pid, secret });
+            (Request::Ssl | Request::GssEnc, _) => {
+                socket.write_all(b"N").await.map_err(OpenError::Gone)?;
+                opening.declined();
             }
-            (Request::Start(startup), _, socket) => {
-                return match (encryption, &socket) {
-                    (ClientEncryption::Required(_), Socket::Tcp(_)) => {
-                        let complaint =
-                            Complaint::fatal(sqlstate::INVALID_AUTHORIZATION, "this server requires TLS")
-                                .hint("Set sslmode=require, or a stricter mode, in the connection string.");
-                        Err(refuse(socket, complaint).await)
-                    }
-                    _ => {
-                        let buffered = BytesMut::from(opening.into_rest().as_slice());
-                        Ok(Opened::Session { socket, approach, startup, buffered })
-                    }
-                };
+            (Request::Cancel { pid, secret }, _) => {
+                return Ok(Begun::Opened(Box::new(Opened::Cancel { socket, pid, secret })));
+            }
+            (Request::Start(startup), _) => {
+                if is_tcp && matches!(encryption, ClientEncryption::Required(_)) {
+                    let complaint =
+                        Complaint::fatal(sqlstate::INVALID_AUTHORIZATION, "this server requires TLS")
+                            .hint("Set sslmode=require, or a stricter mode, in the connection string.");
+                    return Err(refuse(&mut socket, complaint).await);
+                }
+                let buffered = BytesMut::from(opening.into_rest().as_slice());
+                return Ok(Begun::Opened(Box::new(Opened::Session { socket, approach, startup, buffered })));
             }
         }
     }
 }
 
-async fn refuse(mut socket: Socket, complaint: Complaint) -> OpenError {
+fn handshake(
+    socket: Socket,
+    approach: Approach,
+    tls: &Arc<ClientTls>,
+    already_read: Option<Bytes>,
+) -> Result<Begun, OpenError> {
+    let tcp = socket.detach().map_err(OpenError::Gone)?;
+    Ok(Begun::Handshake(Handshake { tcp, approach, tls: tls.clone(), already_read }))
+}
+
+async fn refuse(socket: &mut Socket, complaint: Complaint) -> OpenError {
     // Whether the client still hears it changes nothing.
     let _ = socket.write_all(&complaint.to_bytes()).await;
     let _ = socket.shutdown().await;

@@ -5,7 +5,7 @@ use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
-use crate::sys::{self, Detached};
+use crate::sys::{self, Detached, Socket};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -220,6 +220,20 @@ impl Pool {
         let stream = link.stream.detach().map_err(lost)?;
         let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
+    }
+
+    /// A link that lies ready, if there is one; nothing is waited for. Can be called on any runtime.
+    pub fn at_hand(&self, request: &Request) -> Option<Checkout> {
+        let group = self.group(request);
+        let seat = group.free_seat()?;
+        let epoch = request.destination.epoch;
+        loop {
+            let Idle { stream, facts, .. } = group.take(epoch, &request.parameters)?;
+            if reset::is_silent(&stream) {
+                let lease = self.lease(group, seat, facts, epoch);
+                return Some(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
+            }
+        }
     }
 
     /// Changes whenever somebody begins to wait: data threads give up links that nobody uses.
@@ -459,22 +473,35 @@ impl Lease {
     /// Takes back a link that is idle and outside a transaction; resets it in the background. The
     /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
     pub fn give_back(self, stream: Detached) {
-        let Lease { pool, group, seat, facts, epoch, is_reusable, _counted } = self;
-        let is_over = sys::now().since(facts.opened_at) > LIFETIME || group.has_retired(&facts);
-        if !is_reusable || is_over || super::cancel::is_cancelled(&facts.target) {
+        if !self.may_be_used_again() {
             return;
         }
-        let returning = Counted::new(&pool.0.returning);
-        let runtime = pool.0.runtime.clone();
+        let runtime = self.pool.0.runtime.clone();
         runtime.spawn(async move {
-            let Ok(mut socket) = stream.attach() else { return };
-            if reset::reset(&mut socket).await.is_ok()
-                && let Ok(stream) = socket.detach()
-            {
-                group.put(Idle { stream, facts, epoch, since: sys::now() });
+            if let Ok(socket) = stream.attach() {
+                self.give_back_here(socket).await;
             }
-            // Only now may a waiter go on: it finds the link, or room for another.
-            drop((seat, _counted, returning));
         });
+    }
+
+    /// The same, with the reset in the runtime in which the link is.
+    pub async fn give_back_here(self, mut socket: Socket) {
+        if !self.may_be_used_again() {
+            return;
+        }
+        let Lease { pool, group, seat, facts, epoch, is_reusable: _, _counted } = self;
+        let returning = Counted::new(&pool.0.returning);
+        if reset::reset(&mut socket).await.is_ok()
+            && let Ok(stream) = socket.detach()
+        {
+            group.put(Idle { stream, facts, epoch, since: sys::now() });
+        }
+        // Only now may a waiter go on: it finds the link, or room for another.
+        drop((seat, _counted, returning));
+    }
+
+    fn may_be_used_again(&self) -> bool {
+        let is_over = self.is_old() || self.has_retired();
+        self.is_reusable && !is_over && !self.is_cancelled()
     }
 }

@@ -33,7 +33,10 @@ pub async fn first_link(
         _ => PoolMode::Session,
     };
     if mode == PoolMode::Session {
-        let made = shared.clone().link(Wanted::first(identity.clone())).await?;
+        let made = match shared.link_at_hand(&identity) {
+            Some(made) => made,
+            None => shared.clone().link(Wanted::first(identity.clone())).await?,
+        };
         let told = made.checkout.lease.reported().clone();
         return Ok(First { identity, mode, told, made: Some(made) });
     }

@@ -73,6 +73,8 @@ pub struct Listener {
 enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// On the way to another runtime.
+    Nowhere,
 }
 
 impl Listener {
@@ -110,6 +112,17 @@ impl Listener {
         Ok(Self { socket: Listening::Unix(listener), bound: Bound::Unix(path) })
     }
 
+    /// Moves it into the current runtime.
+    pub fn moved_here(mut self) -> io::Result<Self> {
+        let socket = std::mem::replace(&mut self.socket, Listening::Nowhere);
+        self.socket = match socket {
+            Listening::Tcp(listener) => Listening::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Listening::Unix(listener) => Listening::Unix(UnixListener::from_std(listener.into_std()?)?),
+            Listening::Nowhere => Listening::Nowhere,
+        };
+        Ok(self)
+    }
+
     /// Takes the next connection.
     pub async fn accept(&self) -> io::Result<Socket> {
         match &self.socket {
@@ -121,6 +134,7 @@ impl Listener {
             Listening::Unix(listener) => {
                 Ok(Socket::Unix(UnixSocket::new(listener.accept().await?.0.into_std()?)?))
             }
+            Listening::Nowhere => std::future::pending().await,
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::arrivals::{Arrival, Arrivals};
 use super::first_link::{First, first_link};
 use super::listen::Listener;
-use super::threads::DataThreads;
+use super::threads::{self, DataThreads};
 use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
-    Approach, Authenticated, Authenticator, ClientEncryption, Door, Opened, TrustedProxies, open,
+    Approach, Authenticated, Authenticator, Begun, ClientEncryption, Door, Opened, TrustedProxies, begin,
 };
 use crate::backend::{self, Login};
 use crate::base::{Privilege, sqlstate};
@@ -17,7 +17,7 @@ use crate::pool::{Admission, Admitted};
 use crate::route::{NoEntry, Way};
 use crate::session::{Handover, Identity, NoLink, Shared};
 use crate::sql::console::Caller;
-use crate::sys::{self, Peer, Socket};
+use crate::sys::{self, Moving, Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
 use crate::wire::startup::Startup;
 use arc_swap::ArcSwap;
@@ -26,7 +26,7 @@ use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Databases that are the console.
 const CONSOLES: [&[u8]; 2] = [b"mirror", b"pgbouncer"];
@@ -85,12 +85,29 @@ pub struct Front {
 }
 
 impl Front {
-    /// Takes connections until `stop` turns true.
-    pub async fn serve(self: Arc<Self>, listener: Listener, mut stop: watch::Receiver<bool>) {
+    /// Takes connections until `stop` turns true, on the first data thread: most of what a log-in
+    /// needs is there. Stops as well when this is dropped.
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: watch::Receiver<bool>) {
+        let (mut running, ended) = oneshot::channel::<()>();
+        let front = self.clone();
+        let work = move || async move {
+            match listener.moved_here() {
+                Ok(listener) => tokio::select! {
+                    () = front.accept(&listener, stop) => {}
+                    () = running.closed() => {}
+                },
+                Err(error) => tracing::error!(event = "serve.not_listening", %error),
+            }
+        };
+        self.threads.run(0, work).await;
+        let _ = ended.await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: &Listener, mut stop: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stops(&mut stop) => return self.take_the_last(&listener).await,
+                () = stops(&mut stop) => return self.take_the_last(listener).await,
             };
             let socket = match accepted {
                 Ok(socket) => socket,
@@ -105,22 +122,37 @@ impl Front {
                 arrival = self.arrivals.enter(most) => arrival,
                 () = stops(&mut stop) => self.arrivals.one_more(),
             };
-            self.let_in(socket, arrival);
+            self.let_in(socket, arrival).await;
+            // A storm of connections waits its turn beside the sessions of this thread: one for each
+            // round that all others make.
+            tokio::task::yield_now().await;
         }
     }
 
     /// Takes connections that the kernel has made already: it would reset them.
     async fn take_the_last(self: Arc<Self>, listener: &Listener) {
         while let Ok(Ok(socket)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.let_in(socket, self.arrivals.one_more());
+            self.let_in(socket, self.arrivals.one_more()).await;
         }
     }
 
-    fn let_in(self: &Arc<Self>, socket: Socket, arrival: Arrival) {
+    async fn let_in(self: &Arc<Self>, socket: Socket, arrival: Arrival) {
         count(&self.counters().connections_accepted);
         // Fails on a connection that is broken already, which the first read finds.
         let _ = socket.tune(&self.tcp.load().towards_clients());
-        tokio::spawn(self.clone().welcome(socket, arrival));
+        let thread = self.threads.next();
+        if self.threads.is_this(thread) {
+            tokio::task::spawn_local(self.clone().welcome(socket, arrival));
+            return;
+        }
+        let Ok(socket) = socket.detach() else { return };
+        let front = self.clone();
+        let work = move || async move {
+            if let Ok(socket) = socket.attach() {
+                front.welcome(socket, arrival).await;
+            }
+        };
+        self.threads.run(thread, work).await;
     }
 
     fn counters(&self) -> &Counters {
@@ -130,12 +162,42 @@ impl Front {
     async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
         let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
-        match open(socket, &encryption, &proxies, within).await {
-            Ok(Opened::Session { socket, approach, startup, buffered }) => {
+        let failed = |error| tracing::debug!(event = "serve.opening_failed", %error);
+        match begin(socket, &encryption, &proxies, within).await {
+            Ok(Begun::Opened(opened)) => match *opened {
+                Opened::Session { socket, approach, startup, buffered } => {
+                    self.log_in(socket, approach, startup, buffered, arrival).await;
+                }
+                Opened::Cancel { socket, pid, secret } => {
+                    let Ok(socket) = socket.detach() else { return };
+                    let control = self.shared.control.clone();
+                    control.spawn(async move {
+                        if let Ok(socket) = socket.attach() {
+                            self.cancel(socket, pid, &secret).await;
+                        }
+                    });
+                }
+            },
+            Ok(Begun::Handshake(handshake)) => {
+                let control = self.shared.control.clone();
+                control.spawn(async move {
+                    match handshake.run(within).await {
+                        Ok(opened) => self.go_on(opened, arrival).await,
+                        Err(error) => failed(error),
+                    }
+                });
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Behind a handshake, on the control runtime.
+    async fn go_on(self: Arc<Self>, opened: Opened, arrival: Arrival) {
+        match opened {
+            Opened::Session { socket, approach, startup, buffered } => {
                 self.log_in(socket, approach, startup, buffered, arrival).await;
             }
-            Ok(Opened::Cancel { socket, pid, secret }) => self.cancel(socket, pid, &secret).await,
-            Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
+            Opened::Cancel { socket, pid, secret } => self.cancel(socket, pid, &secret).await,
         }
     }
 
@@ -177,7 +239,7 @@ impl Front {
         if is_console {
             drop(arrival);
             let caller = Caller { user, privilege };
-            return self.console.serve(ConsoleClient { socket, buffered, caller }).await;
+            return self.serve_console(socket, buffered, caller);
         }
         let way = if matches!(approach.peer, Peer::Unix { .. }) { Way::Unix } else { Way::Tcp };
         if let Err(no_entry) = self.shared.routes.map().halts.lets_in(&startup.database, way) {
@@ -226,6 +288,17 @@ impl Front {
         refuse(&mut socket, &bytes).await;
     }
 
+    /// On the control runtime, whose business it is.
+    fn serve_console(self: Arc<Self>, socket: Socket, buffered: BytesMut, caller: Caller) {
+        let Ok(socket) = socket.detach() else { return };
+        let control = self.shared.control.clone();
+        control.spawn(async move {
+            if let Ok(socket) = socket.attach() {
+                self.console.serve(ConsoleClient { socket, buffered, caller }).await;
+            }
+        });
+    }
+
     async fn hand_over(
         self: Arc<Self>,
         mut socket: Socket,
@@ -263,7 +336,13 @@ impl Front {
             }
             return;
         };
-        let Ok(client) = socket.detach() else { return };
+        let client = match threads::is_here() {
+            true => Moving::Here(socket),
+            false => match socket.detach() {
+                Ok(socket) => Moving::Away(socket),
+                Err(_) => return,
+            },
+        };
         count(&self.counters().clients_accepted);
         let client_in = buffered.to_vec();
         let handover =

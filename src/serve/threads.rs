@@ -3,7 +3,9 @@
 use crate::observe::count;
 use crate::session::pooled::stash;
 use crate::session::{Handover, Session, Shared, wake};
+use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -13,10 +15,31 @@ use tokio::sync::mpsc;
 /// Handovers that wait for a busy thread; more of them slow the log-ins down.
 const QUEUE: usize = 256;
 
+thread_local! {
+    /// Which of the data threads this is.
+    static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Whether this is a data thread: sessions can be begun here.
+pub fn is_here() -> bool {
+    NUMBER.get().is_some()
+}
+
+/// What a thread is asked to do.
+enum Job {
+    /// Serve a client that was let in elsewhere.
+    Session(Box<Handover>),
+    /// Run something.
+    Run(Task),
+}
+
+type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
 /// The threads; they end when this is dropped, and their sessions with them.
 #[derive(Debug)]
 pub struct DataThreads {
-    queues: Vec<mpsc::Sender<Handover>>,
+    queues: Vec<mpsc::Sender<Job>>,
+    shared: Arc<Shared>,
     next: AtomicUsize,
     threads: Vec<JoinHandle<()>>,
 }
@@ -27,24 +50,47 @@ impl DataThreads {
         let mut queues = Vec::new();
         let mut threads = Vec::new();
         for number in 0..count.max(1) {
-            let (queue, handovers) = mpsc::channel(QUEUE);
+            let (queue, jobs) = mpsc::channel(QUEUE);
             let shared = shared.clone();
             let (started, start) = std::sync::mpsc::channel();
-            let thread = std::thread::Builder::new()
-                .name(format!("data-{number}"))
-                .spawn(move || live(handovers, shared, &started))?;
+            let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+                NUMBER.set(Some(number));
+                live(jobs, shared, &started);
+            })?;
             start.recv().unwrap_or_else(|_| Err(io::Error::other("a data thread has ended at once")))?;
             queues.push(queue);
             threads.push(thread);
         }
-        Ok(Self { queues, next: AtomicUsize::new(0), threads })
+        Ok(Self { queues, shared: shared.clone(), next: AtomicUsize::new(0), threads })
     }
 
-    /// Hands a client over to the next thread.
+    /// Hands a client over: on a data thread to this one, else to the next.
     pub async fn hand_over(&self, handover: Handover) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        if is_here() {
+            return begin(handover, &self.shared);
+        }
         // A thread that is gone takes its clients with it: the process is on its way out.
-        let _ = self.queues[next].send(handover).await;
+        let _ = self.queues[self.next()].send(Job::Session(Box::new(handover))).await;
+    }
+
+    /// The thread whose turn it is.
+    pub fn next(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len()
+    }
+
+    /// Whether this is the thread with that number.
+    pub fn is_this(&self, number: usize) -> bool {
+        NUMBER.get() == Some(number)
+    }
+
+    /// Runs something on a thread.
+    pub async fn run<F: Future<Output = ()> + 'static>(
+        &self,
+        number: usize,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) {
+        let task: Task = Box::new(move || Box::pin(work()));
+        let _ = self.queues[number].send(Job::Run(task)).await;
     }
 }
 
@@ -52,23 +98,22 @@ impl Drop for DataThreads {
     fn drop(&mut self) {
         self.queues.clear();
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            // Dropped by a task of its own, a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }
 
 /// A thread's life. Its runtime is a local one: sessions need not be `Send`, and waking one from
 /// the thread's own I/O touches nothing that is shared, as it would in a `LocalSet`.
-fn live(
-    handovers: mpsc::Receiver<Handover>,
-    shared: Arc<Shared>,
-    started: &std::sync::mpsc::Sender<io::Result<()>>,
-) {
+fn live(jobs: mpsc::Receiver<Job>, shared: Arc<Shared>, started: &std::sync::mpsc::Sender<io::Result<()>>) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(serve(handovers, shared));
+            runtime.block_on(serve(jobs, shared));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -76,22 +121,30 @@ fn live(
     }
 }
 
-async fn serve(mut handovers: mpsc::Receiver<Handover>, shared: Arc<Shared>) {
+/// Begins a session on this thread.
+fn begin(handover: Handover, shared: &Arc<Shared>) {
+    match Session::begin(handover, shared.clone()) {
+        Ok(session) => {
+            tokio::task::spawn_local(session.run());
+        }
+        Err(error) => {
+            count(&shared.counters.clients_left);
+            tracing::warn!(event = "serve.handover_failed", %error);
+        }
+    }
+}
+
+async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
     let mut changes = shared.routes.changes();
     let mut hunger = shared.pool.hunger();
     let mut clears = shared.pool.clears();
     loop {
         tokio::select! {
-            handover = handovers.recv() => match handover {
-                Some(handover) => match Session::begin(handover, shared.clone()) {
-                    Ok(session) => {
-                        tokio::task::spawn_local(session.run());
-                    }
-                    Err(error) => {
-                        count(&shared.counters.clients_left);
-                        tracing::warn!(event = "serve.handover_failed", %error);
-                    }
-                },
+            job = jobs.recv() => match job {
+                Some(Job::Session(handover)) => begin(*handover, &shared),
+                Some(Job::Run(task)) => {
+                    tokio::task::spawn_local(task());
+                }
                 None => break,
             },
             changed = changes.changed() => match changed {

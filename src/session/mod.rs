@@ -39,7 +39,7 @@ use crate::observe::{Counters, count};
 use crate::pool::{Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
-use crate::sys::Detached;
+use crate::sys::Moving;
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
@@ -126,7 +126,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Handover {
     /// The client's socket.
-    pub client: Detached,
+    pub client: Moving,
     /// What the client has sent behind its log-in already.
     pub client_in: Vec<u8>,
     /// Who it is.
@@ -335,9 +335,7 @@ impl Session {
         {
             pooled.let_go(link, &mut self.relay.memory);
         } else if is_clean {
-            if let Ok(stream) = link.stream.detach() {
-                link.lease.give_back(stream);
-            }
+            tokio::task::spawn_local(link.lease.give_back_here(link.stream));
         } else {
             let unsent = std::mem::take(&mut self.relay.to_server);
             tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate, self.shared.routes.clone()));

@@ -461,6 +461,24 @@ impl super::Shared {
         }
     }
 
+    /// A link that lies ready for a session that begins; nothing is waited for. Can be called on any
+    /// runtime.
+    pub fn link_at_hand(&self, identity: &super::Identity) -> Option<Made> {
+        let map = self.routes.map();
+        let gives_links = map.door == Door::Open
+            && !map.is_draining
+            && map.halts.gives_links(&identity.database)
+            && self.routes.gate().is_open(sys::now());
+        if !gives_links {
+            return None;
+        }
+        let request = self.request(identity).ok()?;
+        let checkout = self.pool.at_hand(&request)?;
+        let Request { destination, .. } = request;
+        // What it has reported is told from the lease.
+        Some(Made { checkout, destination, version: map.version, reported: Vec::new() })
+    }
+
     /// When a client gives its links back.
     pub fn mode_of(&self, identity: &super::Identity) -> PoolMode {
         self.limits.load().rules(&identity.database, identity.login.user.as_str()).mode

@@ -15,5 +15,5 @@ pub use clock::{boot_id, now};
 pub use limits::raise_open_files;
 pub use machine::{networks, user_name};
 pub use random::{random_bytes, random_unit};
-pub use socket::{Carrier, Detached, Peer, Socket};
+pub use socket::{Carrier, Detached, Moving, Peer, Socket};
 pub use unix::UnixSocket;

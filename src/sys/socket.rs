@@ -47,6 +47,25 @@ pub enum Detached {
     TlsServer(Box<server::TlsStream<Carrier>>, std::net::TcpStream),
 }
 
+/// A socket on its way to where it is used.
+#[derive(Debug)]
+pub enum Moving {
+    /// It is there already: in the runtime that uses it.
+    Here(Socket),
+    /// It comes from another runtime.
+    Away(Detached),
+}
+
+impl Moving {
+    /// Puts the socket into the current runtime, unless it is in it.
+    pub fn attach(self) -> io::Result<Socket> {
+        match self {
+            Moving::Here(socket) => Ok(socket),
+            Moving::Away(detached) => detached.attach(),
+        }
+    }
+}
+
 /// Who is at the other end, for logs and `pg_stat_activity`-like listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
