@@ -6,6 +6,7 @@
 //! in the rooms below. [`source`] gets the configuration from where the operator keeps it, and
 //! again at a reload; [`convert`] and `settings` turn its plain types into those of the rooms.
 
+mod averages;
 mod carry;
 mod check;
 pub mod convert;

@@ -10,6 +10,7 @@ use crate::failover::controller::{Event, Insistence};
 use crate::failover::effects::Return;
 use crate::lease;
 use crate::observe::events::Level;
+use crate::observe::metrics::Pools;
 use crate::observe::pooler::{self, Halted};
 use crate::observe::status::{MirrorState, Status, UpstreamStatus};
 use crate::observe::{Counters, Facts, events};
@@ -304,6 +305,17 @@ impl Facts for Desk {
         self.0.counters.clone()
     }
 
+    fn pools(&self) -> Pools {
+        let front = self.0.front.get().and_then(std::sync::Weak::upgrade);
+        let shared = front.as_ref().map(|front| &front.shared);
+        Pools {
+            clients: shared.map(|shared| shared.clients.list()).unwrap_or_default(),
+            links: Vec::new(),
+            traffic: shared.map(|shared| shared.traffic.list()).unwrap_or_default(),
+            now: sys::now(),
+        }
+    }
+
     fn pooler(&self) -> pooler::Pooler {
         let world = &self.0;
         let halts = world.routes.map().halts.clone();
@@ -311,9 +323,12 @@ impl Facts for Desk {
         pooler::Pooler {
             config: world.config.load_full(),
             clients: front.as_ref().map(|front| front.shared.clients.list()).unwrap_or_default(),
-            logging_in: front.map_or(0, |front| front.arrivals.count()),
+            logging_in: front.as_ref().map_or(0, |front| front.arrivals.count()),
             links: Vec::new(),
-            counts: Vec::new(),
+            counts: front
+                .as_ref()
+                .map(|front| world.averages.counts(&front.shared.traffic))
+                .unwrap_or_default(),
             halted: match halts.all {
                 Halt::None => Halted::No,
                 Halt::Paused => Halted::Paused,

@@ -5,7 +5,7 @@ use super::mirrors::Mirrors;
 use super::operator::{ByCommand, Desk};
 use super::setup::{self, StartError};
 use super::world::{Lease, Overrides, Parts, World};
-use super::{ConfigSource, front, settings};
+use super::{ConfigSource, averages, front, settings};
 use crate::admin;
 use crate::base::{Epoch, Moment, Site};
 use crate::config::{self, Config, Flag, LeaseStore};
@@ -17,6 +17,7 @@ use crate::lease::store::FileStore;
 use crate::lease::{self, Timing};
 use crate::observe::clients::{Clients, Order};
 use crate::observe::events::{Events, Level};
+use crate::observe::traffic::Traffic;
 use crate::observe::{Counters, logs};
 use crate::pool::{Cancels, Pool};
 use crate::route::{Door, RouteMap, Routes};
@@ -140,6 +141,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         hold_timeout: ArcSwap::from_pointee(hold_timeout),
         counters,
         clients: Clients::default(),
+        traffic: Traffic::default(),
         limits: ArcSwap::from_pointee(limits),
     });
     let (stop, stopped) = watch::channel(false);
@@ -179,6 +181,13 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             pool.sweep();
+        }
+    });
+    let (looked_at, traffic) = (world.clone(), front.shared.traffic.clone());
+    tasks.spawn(async move {
+        loop {
+            tokio::time::sleep(averages::PERIOD).await;
+            looked_at.averages.look(&traffic);
         }
     });
     world.set_accepting(true);

@@ -1,6 +1,7 @@
 //! What every part of the process shares.
 
 use super::ConfigSource;
+use super::averages::Averages;
 use super::mirrors::Mirrors;
 use super::server::Server;
 use super::source::Read;
@@ -64,6 +65,8 @@ pub struct World {
     pub advice: Mutex<Vec<String>>,
     /// Where the configuration came from; `None` when it cannot be read again.
     pub source: Option<ConfigSource>,
+    /// What was counted a while ago.
+    pub averages: Averages,
     /// The front, once it is there, for a reload.
     pub front: Arc<OnceLock<Weak<Front>>>,
     /// Operators that wait for the end of what they asked for.
@@ -124,6 +127,7 @@ impl World {
             view: Mutex::new(parts.view),
             advice: Mutex::new(parts.advice),
             source: parts.source,
+            averages: Averages::default(),
             front: Arc::default(),
             answers: Mutex::default(),
             is_accepting: AtomicBool::new(false),

@@ -53,7 +53,7 @@ fn router(facts: Arc<dyn Facts>) -> Router {
 }
 
 fn as_metrics(facts: &dyn Facts) -> Response {
-    let text = metrics::render(&facts.status(), &facts.counters());
+    let text = metrics::render(&facts.status(), &facts.counters(), facts.pools());
     ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response()
 }
 

@@ -4,6 +4,8 @@
 //! other and nothing has to be kept up to date. Names begin with `cloud_mirror_`, end in their
 //! base unit, and labels come from closed sets and from names in the configuration.
 
+pub use super::metrics_pools::Pools;
+
 use super::Counters;
 use super::status::{MirrorStatus, Status};
 use crate::base::Site;
@@ -24,9 +26,10 @@ const STATES: &[&str] = &["Bootstrapping", "Following", "Degraded", "Disconnecte
 const ROLES: &[&str] = &["writer", "mirror", "fenced", "unknown"];
 
 /// All metrics as they are now.
-pub fn render(status: &Status, counters: &Counters) -> String {
+pub fn render(status: &Status, counters: &Counters, pools: Pools) -> String {
     let mut registry = Registry::with_prefix("cloud_mirror");
     registry.register_collector(Box::new(Snapshot { status: status.clone(), counted: counters.list() }));
+    registry.register_collector(Box::new(pools));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes everything");
     text
@@ -231,8 +234,12 @@ const HELP: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Moment;
+    use crate::observe::clients::{ClientOrigin, ClientState, Clients};
     use crate::observe::count;
     use crate::observe::status::sample;
+    use crate::observe::traffic::{Carrier, Traffic};
+    use std::time::Duration;
 
     #[test]
     fn every_counter_says_what_it_counts() {
@@ -241,11 +248,25 @@ mod tests {
         }
     }
 
+    fn pools() -> Pools {
+        let (clients, traffic) = (Clients::default(), Traffic::default());
+        let waiting = clients.enter(ClientOrigin::of_test());
+        waiting.facts().set_state(ClientState::Waiting, Moment(1_000_000_000));
+        let meter = traffic.meter(b"shop", "app", Carrier::Data(0));
+        meter.queries.add(2);
+        meter.query_us.add(30_250);
+        meter.query.record(Duration::from_micros(250));
+        meter.query.record(Duration::from_millis(30));
+        meter.checkout.record_shared(Duration::from_millis(3));
+        let now = Moment(3_500_000_000);
+        Pools { clients: clients.list(), links: Vec::new(), traffic: traffic.list(), now }
+    }
+
     #[test]
     fn a_snapshot_becomes_metrics() {
         let counters = Counters::default();
         count(&counters.failovers);
-        let text = render(&sample(), &counters);
+        let text = render(&sample(), &counters, pools());
         let expected = include_str!("metrics_sample.txt");
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/observe/metrics_sample.txt");

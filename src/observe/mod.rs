@@ -10,12 +10,15 @@
 pub mod clients;
 pub mod counters;
 pub mod events;
+pub mod histogram;
 pub mod links;
 pub mod logs;
 pub mod metrics;
+mod metrics_pools;
 pub mod pooler;
 pub mod status;
 pub mod time;
+pub mod traffic;
 
 pub use counters::{Counters, count};
 
@@ -32,6 +35,9 @@ pub trait Facts: Send + Sync + 'static {
 
     /// The pooler, for the console's tables.
     fn pooler(&self) -> pooler::Pooler;
+
+    /// The pools, as the metrics show them.
+    fn pools(&self) -> metrics::Pools;
 
     /// Whether a write may be acknowledged at this moment: the gate is open and its deadline,
     /// compared with the clock now, has not passed.

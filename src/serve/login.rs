@@ -12,6 +12,7 @@ use crate::backend::{self, Login};
 use crate::base::{Privilege, sqlstate};
 use crate::config::{PoolMode, Tcp};
 use crate::observe::clients::{ClientEntry, ClientOrigin, ClientState};
+use crate::observe::traffic::Carrier;
 use crate::observe::{Counters, count};
 use crate::pool::{Admission, Admitted};
 use crate::route::{NoEntry, Way};
@@ -269,13 +270,19 @@ impl Front {
         entry.facts().set_state(ClientState::Waiting, sys::now());
         let link = first_link(&self.shared, &identity, startup.replication);
         let newcomer = Newcomer { startup, entry, admitted };
+        let began = sys::now();
         let waited = waiting::wait(&mut socket, &mut buffered, link, limits.query_wait_notify).await;
         let Waited::Over(made, greeted) = waited else {
             count(&self.counters().logins_failed);
             return tracing::debug!(event = "serve.client_left_while_waiting", peer = %approach.peer);
         };
         let no_link = match *made {
-            Ok(first) => return self.hand_over(socket, buffered, newcomer, first, greeted).await,
+            Ok(first) => {
+                let origin = &newcomer.entry.facts().origin;
+                let meter = self.shared.traffic.meter(&origin.database, &origin.user, Carrier::Control);
+                meter.waited(sys::now().since(began));
+                return self.hand_over(socket, buffered, newcomer, first, greeted).await;
+            }
             Err(no_link) => no_link,
         };
         count(&self.counters().logins_failed);

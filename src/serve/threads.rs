@@ -123,7 +123,8 @@ fn live(jobs: mpsc::Receiver<Job>, shared: Arc<Shared>, started: &std::sync::mps
 
 /// Begins a session on this thread.
 fn begin(handover: Handover, shared: &Arc<Shared>) {
-    match Session::begin(handover, shared.clone()) {
+    let number = NUMBER.get().unwrap_or_default();
+    match Session::begin(handover, shared.clone(), number) {
         Ok(session) => {
             tokio::task::spawn_local(session.run());
         }

@@ -125,6 +125,16 @@ pub struct Ledger {
     certainty: Certainty,
     /// CopyBoth: nothing is counted any more.
     is_streaming: bool,
+    /// For the account: what was answered, and the messages Parse and Bind that were sent.
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    queries: u64,
+    transactions: u64,
+    parses: u64,
+    binds: u64,
 }
 
 impl Default for Ledger {
@@ -142,11 +152,32 @@ impl Default for Ledger {
             has_sent_data: false,
             certainty: Certainty::Certain,
             is_streaming: false,
+            counts: Counts::default(),
         }
     }
 }
 
 impl Ledger {
+    /// How many statements and batches were answered to their end.
+    pub fn queries(&self) -> u64 {
+        self.counts.queries
+    }
+
+    /// How many of them ended outside a transaction.
+    pub fn transactions(&self) -> u64 {
+        self.counts.transactions
+    }
+
+    /// How many Parse messages were sent.
+    pub fn parses(&self) -> u64 {
+        self.counts.parses
+    }
+
+    /// How many Bind messages were sent.
+    pub fn binds(&self) -> u64 {
+        self.counts.binds
+    }
+
     /// Status at the last ReadyForQuery.
     pub fn status(&self) -> TransactionStatus {
         self.status
@@ -235,6 +266,8 @@ impl Ledger {
         match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' => {
                 self.steps_sent += 1;
+                self.counts.parses += u64::from(tag == b'P');
+                self.counts.binds += u64::from(tag == b'B');
                 self.end_reading();
                 if self.is_skipping {
                     self.steps_done = self.steps_sent;
@@ -462,6 +495,8 @@ impl Ledger {
         }
         // A status that cannot be is answered by staying careful: not idle.
         self.status = status.and_then(TransactionStatus::from_byte).unwrap_or(TransactionStatus::Failed);
+        self.counts.queries += 1;
+        self.counts.transactions += u64::from(self.status == TransactionStatus::Idle);
         Settled::Ready(self.status)
     }
 

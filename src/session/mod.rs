@@ -14,6 +14,7 @@
 //!
 //! Start reading in [`Session::run`].
 
+pub mod account;
 mod ask;
 pub mod ledger;
 mod local;
@@ -34,14 +35,16 @@ pub use switch::{Made, NoLink, Wanted};
 use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
 use crate::config::{self, PoolMode};
-use crate::observe::clients::{ClientEntry, Clients, Order};
+use crate::observe::clients::{ClientEntry, ClientState, Clients, Order};
+use crate::observe::traffic::{Carrier, Traffic};
 use crate::observe::{Counters, count};
 use crate::pool::{Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
-use crate::sys::Moving;
+use crate::sys::{self, Moving};
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
+use account::{Account, Passing};
 use arc_swap::ArcSwap;
 use pooled::Pooled;
 use pooled::stash::Group;
@@ -105,6 +108,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Who is connected.
     pub clients: Clients,
+    /// What passes through each pool.
+    pub traffic: Traffic,
     /// Limits and timeouts; a reload changes them.
     pub limits: ArcSwap<config::Pool>,
 }
@@ -172,19 +177,26 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 type Flow = ControlFlow<()>;
 
 impl Session {
-    /// Takes over a client; call it on the runtime of a data thread. Fails when one of the sockets
+    /// Takes over a client; call it on the runtime of data thread number `thread`. Fails when one of the sockets
     /// cannot be registered.
-    pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn begin(handover: Handover, shared: Arc<Shared>, thread: usize) -> io::Result<Self> {
         let Handover { client, client_in, identity, cancel_key, entry, admitted, mode, told, made } =
             handover;
         let facts = entry.facts().clone();
-        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts);
+        let user = identity.login.user.as_str();
+        let meter = shared.traffic.meter(&identity.database, user, Carrier::Data(thread));
+        meter.client_logins.add(1);
+        let passing = if mode == PoolMode::Session { Passing::Unchanged } else { Passing::Rewritten };
+        let account = Account::new(meter, facts.clone(), passing);
+        facts.set_state(ClientState::Idle, sys::now());
+        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts, account);
         let map = shared.routes.map();
         let last_site = made.as_ref().map_or(map.writer, |made| made.destination.site);
         if mode == PoolMode::Session {
             let made = made.ok_or(io::ErrorKind::NotConnected)?;
             let Made { checkout, destination, .. } = made;
             cancel_key.point_to(Some(checkout.lease.cancel_target().clone()));
+            relay.account.meter().server_assignments.add(1);
             relay.server_in = checkout.leftover;
             relay.look_at_server = !relay.server_in.is_empty();
             relay.link = Some(relay::Linked {

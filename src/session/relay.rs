@@ -4,6 +4,7 @@
 //! writes each region in one piece. It returns only when something has to be decided; then
 //! [`super::Session`] decides at leisure and polls again. An idle relay owns no buffer.
 
+use super::account::Account;
 use super::ledger::Ledger;
 use super::memory::Memory;
 use super::outgoing::{Outgoing, empty};
@@ -155,13 +156,21 @@ pub struct Relay {
     pub look_at_server: bool,
     /// In the pooled modes: what the session has besides.
     pub pooled: Option<Box<Pooled>>,
+    /// What was carried.
+    pub account: Account,
     routes: Routes,
     facts: Arc<ClientFacts>,
 }
 
 impl Relay {
     /// A relay without a link.
-    pub fn new(client: Socket, client_in: Vec<u8>, routes: Routes, facts: Arc<ClientFacts>) -> Self {
+    pub fn new(
+        client: Socket,
+        client_in: Vec<u8>,
+        routes: Routes,
+        facts: Arc<ClientFacts>,
+        account: Account,
+    ) -> Self {
         Self {
             client,
             link: None,
@@ -184,6 +193,7 @@ impl Relay {
             reported: Vec::new(),
             look_at_server: false,
             pooled: None,
+            account,
             routes,
             facts,
         }
@@ -304,9 +314,13 @@ impl Relay {
             return Poll::Ready(Some(exit));
         }
         if self.pooled.is_some() {
-            return Poll::Ready(self.answer_pooled(bytes, cx));
+            let exit = self.answer_pooled(bytes, cx);
+            let passed = bytes.len().saturating_sub(self.server_in.len());
+            self.account.on_server(passed, &self.ledger);
+            return Poll::Ready(exit);
         }
         let region = self.server_walk.walk(bytes, &mut self.ledger, &mut self.memory, &mut self.reported);
+        self.account.on_server(region.length, &self.ledger);
         let (pass, tail) = bytes.split_at(region.length);
         self.server_in.extend_from_slice(tail);
         if !self.client_ended || !pass.is_empty() {
@@ -404,6 +418,7 @@ impl Relay {
             self.look_again = true;
             return Poll::Ready(Some(exit));
         }
+        self.account.begin();
         let region = match self.ask_pooled(bytes, cx) {
             Ok(Some(region)) => {
                 self.client_in.extend_from_slice(&bytes[region.length..]);
@@ -421,6 +436,7 @@ impl Relay {
             }
             Err(_) => return Poll::Ready(self.link_lost_while_writing()),
         };
+        self.account.on_client(region.length, &self.ledger);
         let exit = match region.stop {
             Stop::End | Stop::Partial if std::mem::take(&mut self.client_walk.concerns_idle_links) => {
                 return Poll::Ready(Some(Exit::ConcernsIdleLinks));
@@ -494,6 +510,7 @@ fn read_in(
 
 #[cfg(test)]
 mod tests {
+    use super::super::account::Passing;
     use super::*;
     use crate::backend::Upstream;
     use crate::base::{Epoch, Moment};
@@ -530,7 +547,8 @@ mod tests {
         let (client, mut other) = (attached(client), attached(other));
         let routes = routes();
         let entry = Clients::default().enter(ClientOrigin::of_test());
-        let mut relay = Relay::new(client, Vec::new(), routes.clone(), entry.facts().clone());
+        let account = Account::new(Arc::default(), entry.facts().clone(), Passing::Unchanged);
+        let mut relay = Relay::new(client, Vec::new(), routes.clone(), entry.facts().clone(), account);
         let answers = vec![b'x'; 4 << 20];
         poll_fn(|cx| Poll::Ready(relay.to_client.pass(&mut relay.client, &answers, cx))).await.unwrap();
         assert!(!relay.to_client.is_empty() && !relay.is_late());

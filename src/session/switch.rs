@@ -7,7 +7,9 @@ use super::{Flow, Session, Sign, Suspicion, Verdict, replay};
 use crate::backend::Destination;
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::config::PoolMode;
+use crate::observe::clients::ClientState;
 use crate::observe::count;
+use crate::observe::traffic::Carrier;
 use crate::pool::{Checkout, PoolError, Request};
 use crate::route::{Door, Entry, Halt, RouteMap};
 use crate::sys;
@@ -82,6 +84,9 @@ impl Session {
             return self.refuse_linked(reason).await;
         }
         count(&self.shared.counters.holds);
+        let facts = self.entry.facts().clone();
+        let (state, since) = (facts.state(), facts.since());
+        facts.set_state(ClientState::Waiting, sys::now());
         // The statement has not been sent: a cancel is about it and not about the back end.
         self.cancel_key.point_to(None);
         let waited = tokio::select! {
@@ -89,6 +94,7 @@ impl Session {
             () = self.cancel_key.asked() => None,
         };
         self.cancel_key.point_to(self.relay.link.as_ref().map(|link| link.lease.cancel_target().clone()));
+        facts.set_state(state, since);
         match waited {
             Some(true) => Flow::Continue(()),
             Some(false) => self.refuse_linked("no server can take statements now").await,
@@ -168,6 +174,7 @@ impl Session {
             pooled.on_link_lost();
             relay.memory.forget_ties();
         }
+        relay.account.on_link_lost();
         if !was_settled {
             count(&self.shared.counters.outcomes_unknown);
             return self.end_with(&outcome_unknown()).await;
@@ -234,11 +241,16 @@ impl Session {
         if self.relay.pooled.is_some() {
             return self.on_held_without_link().await;
         }
+        let began = sys::now();
+        self.entry.facts().set_state(ClientState::Waiting, began);
         let linking = self.shared.clone().link(Wanted::of(self));
         let linked = tokio::select! {
             linked = linking => linked,
             () = self.cancel_key.asked() => Err(NoLink::Refused(cancelled())),
         };
+        let now = sys::now();
+        self.entry.facts().set_state(ClientState::Idle, now);
+        self.relay.account.meter().waited(now.since(began));
         match linked {
             Ok(made) => self.take_over(made).await,
             Err(no_link) => self.on_no_link(no_link).await,
@@ -312,6 +324,7 @@ impl Session {
         relay.link = Some(Linked { stream, site, epoch, life, lease: checkout.lease, has: None });
         relay.version = version;
         self.last_site = site;
+        relay.account.meter().server_assignments.add(1);
         count(&self.shared.counters.sessions_moved);
         self.say(&out);
         self.flush().await
@@ -583,7 +596,11 @@ impl super::Shared {
 
     /// On the control runtime: a link, and the session's settings and statements made on it.
     async fn make(&self, request: &Request, wanted: &Wanted) -> Result<(Checkout, Vec<Reported>), NotMade> {
+        let began = sys::now();
         let checkout = self.pool.check_out(request).await.map_err(NotMade::Pool)?;
+        let (database, user) = (&wanted.identity.database, wanted.identity.login.user.as_str());
+        let meter = self.traffic.meter(database, user, Carrier::Control);
+        meter.checkout.record_shared(sys::now().since(began));
         let mut reported: Vec<Reported> = checkout.lease.reported().iter().map(super::boxed).collect();
         let script = replay::Script::of(wanted, request.destination.site);
         if script.is_empty() {

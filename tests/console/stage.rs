@@ -110,6 +110,10 @@ impl Facts for Known {
         }
     }
 
+    fn pools(&self) -> cloud_mirror::observe::metrics::Pools {
+        Default::default()
+    }
+
     fn may_write_now(&self) -> bool {
         true
     }

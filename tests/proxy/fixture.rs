@@ -160,6 +160,7 @@ impl Fixture {
             hold_timeout: ArcSwap::from_pointee(options.hold_timeout),
             counters: Arc::new(Counters::default()),
             clients: Default::default(),
+            traffic: Default::default(),
             limits: Default::default(),
         });
         let source = Writer {
