@@ -1,6 +1,7 @@
 //! Handing links out and taking them back.
 
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports, Seat};
+use super::reset::Reported;
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
@@ -472,26 +473,28 @@ impl Lease {
 
     /// Takes back a link that is idle and outside a transaction; resets it in the background. The
     /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
-    pub fn give_back(self, stream: Detached) {
+    ///
+    /// `reported` are settings that the server has reported since, the last value of each.
+    pub fn give_back(self, stream: Detached, reported: Vec<Reported>) {
         if !self.may_be_used_again() {
             return;
         }
         let runtime = self.pool.0.runtime.clone();
         runtime.spawn(async move {
             if let Ok(socket) = stream.attach() {
-                self.give_back_here(socket).await;
+                self.give_back_here(socket, reported).await;
             }
         });
     }
 
     /// The same, with the reset in the runtime in which the link is.
-    pub async fn give_back_here(self, mut socket: Socket) {
+    pub async fn give_back_here(self, mut socket: Socket, reported: Vec<Reported>) {
         if !self.may_be_used_again() {
             return;
         }
         let Lease { pool, group, seat, facts, epoch, is_reusable: _, _counted } = self;
         let returning = Counted::new(&pool.0.returning);
-        if reset::reset(&mut socket).await.is_ok()
+        if reset::reset(&mut socket, &facts.reported, reported).await.is_ok()
             && let Ok(stream) = socket.detach()
         {
             group.put(Idle { stream, facts, epoch, since: sys::now() });

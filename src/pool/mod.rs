@@ -17,5 +17,5 @@ pub use admission::{Admission, Admitted, TooMany};
 pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels};
 pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Room, Settings};
 pub use group::{Parameters, Reports};
-pub use reset::reset;
+pub use reset::{Reported, reset};
 pub use welcome::{Asked, Welcome};

@@ -1,7 +1,7 @@
 //! Making a link as good as new.
 
 use crate::sys::{Detached, Socket};
-use crate::wire::frame::{HEADER, Head, head};
+use crate::wire::frame::{HEADER, Head, cstring, head};
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use std::io;
@@ -16,13 +16,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// back end has once it has made anything temporary. A new session has none.
 const STATEMENTS: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x2aSELECT pg_catalog.pg_my_temp_schema()\0";
 
+/// A setting that the server has reported, by name and value.
+pub type Reported = (Box<[u8]>, Box<[u8]>);
+
 /// Sends `DISCARD ALL` and waits until the server is idle again. The settings are then those of
 /// the link's start-up ("DISCARD"). Any surprise is an error: the link is closed.
-pub async fn reset(stream: &mut Socket) -> io::Result<()> {
-    tokio::time::timeout(PATIENCE, discard_all(stream)).await?
+///
+/// `before` was reported when the link was opened, `reported` since. What does not come back with
+/// the reset has been changed for all sessions, and clients that are told `before` would be told
+/// what is not so: that is a surprise too.
+pub async fn reset(
+    stream: &mut Socket,
+    before: &[(Vec<u8>, Vec<u8>)],
+    mut reported: Vec<Reported>,
+) -> io::Result<()> {
+    tokio::time::timeout(PATIENCE, discard_all(stream, &mut reported)).await??;
+    let is_known =
+        |(name, value): &Reported| before.iter().any(|(known, old)| **known == **name && **old == **value);
+    if reported.iter().all(is_known) {
+        Ok(())
+    } else {
+        Err(io::Error::other("a setting was changed for all sessions"))
+    }
 }
 
-async fn discard_all(stream: &mut Socket) -> io::Result<()> {
+async fn discard_all(stream: &mut Socket, reported: &mut Vec<Reported>) -> io::Result<()> {
     stream.write_all(STATEMENTS).await?;
     stream.flush().await?;
     let mut bytes = BytesMut::with_capacity(512);
@@ -45,7 +63,8 @@ async fn discard_all(stream: &mut Socket) -> io::Result<()> {
                 b'D' if endings == 1 && &bytes[HEADER..total] == b"\0\x01\0\0\0\x010" => {}
                 b'D' => return Err(io::Error::other("the session keeps a temporary schema")),
                 b'T' if endings == 1 => {}
-                b'C' | b'S' | b'N' | b'A' => {}
+                b'S' => note(&bytes[HEADER..total], reported),
+                b'C' | b'N' | b'A' => {}
                 _ => return Err(io::Error::other("the server did not discard the session's state")),
             }
             bytes.advance(total);
@@ -53,6 +72,15 @@ async fn discard_all(stream: &mut Socket) -> io::Result<()> {
         if bytes.len() > 64 << 10 {
             return Err(io::Error::other("too long an answer to DISCARD ALL"));
         }
+    }
+}
+
+fn note(body: &[u8], reported: &mut Vec<Reported>) {
+    if let Some((name, rest)) = cstring(body)
+        && let Some((value, _)) = cstring(rest)
+    {
+        reported.retain(|(known, _)| **known != *name);
+        reported.push((name.into(), value.into()));
     }
 }
 

@@ -339,7 +339,7 @@ impl Front {
         let Ok(Ok(())) = welcomed else {
             if let Some(made) = made {
                 // The link is as good as new: the next client may have it.
-                made.checkout.lease.give_back(made.checkout.stream);
+                made.checkout.lease.give_back(made.checkout.stream, Vec::new());
             }
             return;
         };

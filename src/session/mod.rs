@@ -347,7 +347,8 @@ impl Session {
         {
             pooled.let_go(link, &mut self.relay.memory);
         } else if is_clean {
-            tokio::task::spawn_local(link.lease.give_back_here(link.stream));
+            let reported = std::mem::take(&mut self.relay.reported);
+            tokio::task::spawn_local(link.lease.give_back_here(link.stream, reported));
         } else {
             let unsent = std::mem::take(&mut self.relay.to_server);
             tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate, self.shared.routes.clone()));

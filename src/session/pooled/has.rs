@@ -66,6 +66,11 @@ impl Has {
         self.stain = None;
     }
 
+    /// Everything that the server has reported, the last value of each.
+    pub fn all_reported(&self) -> Vec<Reported> {
+        self.reported.iter().map(|(name, value)| (name[..].into(), value[..].into())).collect()
+    }
+
     /// The server has reported a setting.
     pub fn on_report(&mut self, (name, value): Reported) {
         self.has_news = true;

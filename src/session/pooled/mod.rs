@@ -371,11 +371,12 @@ const KNOWN: Footprint =
 fn clean(mut link: Linked, group: Rc<Group>) {
     tokio::task::spawn_local(async move {
         // What LOAD has loaded stays loaded: such a link must not be used again, and is rare.
-        let is_reset = reset(&mut link.stream).await.is_ok();
+        let reported = link.has.as_ref().map_or_else(Vec::new, |has| has.all_reported());
+        let before = link.lease.reported().clone();
+        let is_reset = reset(&mut link.stream, &before, reported).await.is_ok();
         match &mut link.has {
             Some(has) if is_reset => {
-                let reported = link.lease.reported().clone();
-                has.reset(&reported);
+                has.reset(&before);
                 group.put(link);
             }
             _ => {

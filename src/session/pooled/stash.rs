@@ -154,10 +154,7 @@ impl Group {
         }
         let spares = self.waiting.borrow().is_empty() || self.owned.get() > 1 && link.is_worn();
         if spares && link.lease.is_wanted(self.fetching.get()) {
-            let Linked { stream, lease, .. } = link;
-            if let Ok(stream) = stream.detach() {
-                lease.give_back(stream);
-            }
+            give_back(link);
             return self.fetch_if_useful();
         }
         let first = self.waiting.borrow_mut().pop_front();
@@ -295,9 +292,7 @@ impl Group {
             }
             let link = idle.remove(0);
             drop(idle);
-            if let Ok(stream) = link.stream.detach() {
-                link.lease.give_back(stream);
-            }
+            give_back(link);
         }
     }
 
@@ -345,6 +340,14 @@ impl Drop for Ticket {
 fn is_silent(link: &mut Linked, cx: &mut Context<'_>) -> bool {
     let mut byte = [0; 64];
     Pin::new(&mut link.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+}
+
+/// Gives a link back to the pool.
+fn give_back(link: Linked) {
+    let Linked { stream, lease, has, .. } = link;
+    if let Ok(stream) = stream.detach() {
+        lease.give_back(stream, has.map_or_else(Vec::new, |has| has.all_reported()));
+    }
 }
 
 /// The routes have changed: links that lead elsewhere are closed.
