@@ -2,11 +2,12 @@
 
 use crate::raw::Step;
 use crate::raw::message::*;
+use crate::raw::stage::Mode;
 use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_at_any_byte_changes_nothing() {
-    let stage = Stage::start(1).await;
+    let stage = Stage::start(Mode::Session, 1).await;
     let batches = [
         query("select 1; select 2"),
         parse("s", "select $1::int4", &[]),

@@ -4,9 +4,6 @@
 //! `DIFF_SEED=n cargo test --test differential one` holds it again. [`raw::compare`] lists what is unequal
 //! by nature.
 
-#[path = "../proxy/fixture.rs"]
-#[allow(dead_code, reason = "the tests of the proxy use the rest")]
-mod fixture;
 #[path = "../raw/mod.rs"]
 mod raw;
 
@@ -15,6 +12,7 @@ mod generate;
 mod stage;
 
 use generate::Allowed;
+use raw::stage::Mode;
 use stage::Stage;
 
 /// Conversations at a time.
@@ -22,24 +20,24 @@ const WORKERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answers_are_those_of_the_server() {
-    Stage::start(WORKERS).await.compare(0..150, Allowed::SessionState).await;
+    Stage::start(Mode::Session, WORKERS).await.compare(0..150, Allowed::SessionState).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: thousands of conversations"]
 async fn the_answers_are_those_of_the_server_in_thousands_of_conversations() {
-    Stage::start(WORKERS).await.compare(1_000..4_000, Allowed::SessionState).await;
+    Stage::start(Mode::Session, WORKERS).await.compare(1_000..4_000, Allowed::SessionState).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: thousands of conversations"]
 async fn so_they_are_where_nothing_outlives_a_transaction() {
-    Stage::start(WORKERS).await.compare(10_000..12_000, Allowed::TransactionState).await;
+    Stage::start(Mode::Session, WORKERS).await.compare(10_000..12_000, Allowed::TransactionState).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: one conversation, DIFF_SEED"]
 async fn one() {
     let seed = std::env::var("DIFF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    Stage::start(1).await.compare(seed..seed + 1, Allowed::SessionState).await;
+    Stage::start(Mode::Session, 1).await.compare(seed..seed + 1, Allowed::SessionState).await;
 }

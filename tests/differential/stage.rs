@@ -1,13 +1,10 @@
 //! A server, the proxy before it, and databases in which conversations are held one at a time.
 
-use crate::fixture::{Fixture, Options};
 use crate::generate::{Allowed, Episode, conversation};
 use crate::raw::compare::{Comparable, comparable, difference};
 use crate::raw::message::startup;
+use crate::raw::stage::{self, Mode};
 use crate::raw::{Cut, Place, Step, converse};
-use cloud_mirror::auth::Method;
-use cloud_mirror::backend::Address;
-use cloud_mirror::lab::{SUPERUSER, SocketAuth};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,12 +19,12 @@ const RESET: &str = "
     drop table if exists child, t;
     create table t (id int primary key, v text, n numeric(9, 2) check (n < 1000000));
     create table child (id int, t_id int references t deferrable initially deferred);
-    insert into t select g, 'row ' || g, g from generate_series(1, 5) g;
-    grant all on t, child to app";
+    insert into t select g, 'row ' || g, g from generate_series(1, 5) g";
 
+/// Some databases and a way through the proxy.
 pub struct Stage {
-    fixture: Fixture,
-    workers: usize,
+    mode: Mode,
+    databases: Vec<String>,
 }
 
 /// One database, and one conversation at a time in it.
@@ -39,31 +36,29 @@ struct Worker {
 }
 
 impl Stage {
-    pub async fn start(workers: usize) -> Stage {
-        let options = Options { method: Method::Trust, socket_auth: SocketAuth::Trust, ..Options::default() };
-        let fixture = Fixture::start(options).await;
-        for number in 0..workers {
-            let name = format!("d{number}");
-            fixture.local.create_database(&name).await.unwrap();
-            fixture.local.sql(&name, "grant all on schema public to app").await.unwrap();
+    pub async fn start(mode: Mode, workers: usize) -> Stage {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let mut databases = Vec::new();
+        for _ in 0..workers {
+            let name = format!("d{}", MADE.fetch_add(1, Ordering::Relaxed));
+            stage::make_database(stage::server().await, &name).await;
+            databases.push(name);
         }
-        Stage { fixture, workers }
+        Stage { mode, databases }
     }
 
-    async fn worker(&self, number: usize) -> Worker {
-        let name = format!("d{number}");
-        let local = &self.fixture.local;
-        let url = local.url(SUPERUSER, &name);
-        let direct = Place::Unix(Address::socket_path(local.socket_dir(), local.port()));
-        Worker { name, direct, through: Place::Tcp(self.fixture.port), url }
+    async fn worker(&self, name: &str) -> Worker {
+        let (direct, through) = (stage::direct().await, stage::through(self.mode).await);
+        let url = format!("postgres://app@127.0.0.1:{}/{name}", stage::server().await.port());
+        Worker { name: name.to_owned(), direct, through, url }
     }
 
     /// Holds conversations `seeds` at both places; each that differs fails the test.
     pub async fn compare(&self, seeds: std::ops::Range<u64>, allowed: Allowed) {
         let next = Arc::new(AtomicU64::new(seeds.start));
         let mut working = Vec::new();
-        for number in 0..self.workers {
-            let (worker, next, end) = (self.worker(number).await, next.clone(), seeds.end);
+        for name in &self.databases {
+            let (worker, next, end) = (self.worker(name).await, next.clone(), seeds.end);
             working.push(tokio::spawn(async move {
                 let mut failures = Vec::new();
                 loop {
@@ -80,9 +75,8 @@ impl Stage {
             failures.extend(work.await.unwrap());
         }
         if !failures.is_empty() {
-            for line in self
-                .fixture
-                .local
+            for line in stage::server()
+                .await
                 .log()
                 .lines()
                 .filter(|line| line.contains("terminated by signal") || line.contains("Failed process"))
@@ -95,9 +89,9 @@ impl Stage {
 
     /// Holds one conversation, cut once at each of its bytes in turn.
     pub async fn compare_at_every_cut(&self, steps: &[Step]) {
-        let worker = self.worker(0).await;
+        let worker = self.worker(&self.databases[0]).await;
         let expected = worker.hold(&worker.direct, steps, Cut::Whole).await.unwrap();
-        let sent = steps.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 }).sum();
+        let sent: usize = steps.iter().map(Step::length).sum();
         for at in 0..sent {
             let found = worker.hold(&worker.through, steps, Cut::Once(at)).await.unwrap();
             if let Some(difference) = difference(&expected.0, &found.0) {
@@ -139,8 +133,7 @@ impl Worker {
             1 => Cut::Every(1 + (seed / 4 % 40) as usize),
             _ => Cut::Seeded(seed),
         };
-        let sent: usize =
-            steps.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 }).sum();
+        let sent: usize = steps.iter().map(Step::length).sum();
         let cut = if sent > 20_000 && !matches!(cut, Cut::Whole) { Cut::Every(4_099) } else { cut };
         let through = match self.hold(&self.through, &steps, cut).await {
             Ok(through) => through,

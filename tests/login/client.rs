@@ -73,7 +73,7 @@ async fn a_role_logs_in_through_us_without_any_list_of_users() {
 }
 
 #[tokio::test]
-async fn refusals_are_those_of_the_server_itself() {
+async fn case_14_refusals_are_those_of_the_server_itself() {
     let cluster = Cluster::builder().start().await.unwrap();
     let front = front(&cluster, Settings::default()).await;
     for statement in [
@@ -205,7 +205,7 @@ fn startup(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_start_up_packet_may_come_byte_by_byte_and_greased() {
+async fn case_06_a_start_up_packet_may_come_byte_by_byte_and_greased() {
     let cluster = Cluster::builder().start().await.unwrap();
     let front = front(&cluster, Settings::default()).await;
     let mut stream = TcpStream::connect(("127.0.0.1", front.port)).await.unwrap();
@@ -223,7 +223,7 @@ async fn a_start_up_packet_may_come_byte_by_byte_and_greased() {
 }
 
 #[tokio::test]
-async fn malformed_messages_of_the_exchange_are_answered_as_the_server_answers_them() {
+async fn case_57_malformed_messages_of_the_exchange_are_answered_as_the_server_answers_them() {
     let cluster = Cluster::builder().start().await.unwrap();
     let front = front(&cluster, Settings::default()).await;
     let cases: [(u8, &[u8]); 9] = [

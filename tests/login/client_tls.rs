@@ -68,7 +68,7 @@ async fn psql_gets_the_encryption_it_asks_for() {
 const STARTUP: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
 
 #[tokio::test]
-async fn direct_tls_must_name_the_protocol() {
+async fn case_05_direct_tls_must_name_the_protocol() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
     let tls = Arc::new(
@@ -96,7 +96,7 @@ async fn direct_tls_must_name_the_protocol() {
 }
 
 #[tokio::test]
-async fn nothing_said_before_the_handshake_counts_behind_it() {
+async fn case_03_nothing_said_before_the_handshake_counts_behind_it() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
     let tls = Arc::new(
@@ -111,6 +111,31 @@ async fn nothing_said_before_the_handshake_counts_behind_it() {
     stream.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard[0], b'E', "refused, without an S");
     assert!(String::from_utf8_lossy(&heard).contains("received unencrypted data after SSL request"));
+}
+
+#[tokio::test]
+async fn case_04_encryption_is_not_asked_for_inside_of_it() {
+    let authority = Authority::new();
+    let identity = authority.sign("localhost");
+    let tls = Arc::new(
+        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
+            .unwrap(),
+    );
+    let cluster = Cluster::builder().start().await.unwrap();
+    let front = start(&cluster, ClientEncryption::Offered(tls)).await;
+    let server_tls = ServerTls::new(TlsMode::VerifyFull, Some(&authority.root())).unwrap();
+    for request in [b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x08\x04\xd2\x16\x30"] {
+        let mut tcp = TcpStream::connect(("localhost", front.port)).await.unwrap();
+        tcp.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+        assert_eq!(tcp.read_u8().await.unwrap(), b'S');
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let config = server_tls.config().as_deref().unwrap().clone();
+        let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        tls.write_all(request).await.unwrap();
+        let mut heard = Vec::new();
+        let _ = tls.read_to_end(&mut heard).await;
+        assert!(String::from_utf8_lossy(&heard).contains("unsupported frontend protocol"), "{heard:?}");
+    }
 }
 
 #[test]

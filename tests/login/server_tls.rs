@@ -70,7 +70,7 @@ async fn modes_encrypt_and_verify_as_libpqs_do() {
 }
 
 #[tokio::test]
-async fn a_cancel_is_encrypted_where_the_link_is() {
+async fn case_10_a_cancel_is_encrypted_where_the_link_is() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
     let cluster = Cluster::builder().tls(identity.certificate, identity.key).start().await.unwrap();
@@ -102,7 +102,7 @@ async fn attempt(port: u16, user: &str, tls: Arc<ServerTls>) -> Result<Link, Err
 }
 
 #[tokio::test]
-async fn log_ins_are_bound_to_the_servers_certificate_and_may_begin_with_tls_at_once() {
+async fn case_57_log_ins_are_bound_to_the_servers_certificate_and_may_begin_with_tls_at_once() {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
     let cluster = Cluster::builder()

@@ -98,7 +98,7 @@ async fn an_orderly_stop_that_lasts_longer_than_the_grace_fails_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_server_is_given_up_and_fenced_when_it_thaws() {
+async fn case_64_a_frozen_server_is_given_up_and_fenced_when_it_thaws() {
     let pair = Pair::start().await;
     pair.mirror_is("following").await;
     let client = pair.client().await;

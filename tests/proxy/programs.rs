@@ -41,7 +41,7 @@ async fn start_up_parameters_go_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_error_keeps_the_servers_words() {
+async fn case_58_a_login_error_keeps_the_servers_words() {
     let f = Fixture::start(Options::default()).await;
     let failure = |url: String| async move {
         let error = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.err().expect("it is refused");

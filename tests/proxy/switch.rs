@@ -51,7 +51,7 @@ fn code(error: &tokio_postgres::Error) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_session_goes_on_in_the_cloud_with_its_settings_and_statements() {
+async fn case_65_an_idle_session_goes_on_in_the_cloud_with_its_settings_and_statements() {
     let f = pair().await;
     let client = f.client().await;
     client.batch_execute("set my.tenant = '42'").await.unwrap();
@@ -69,7 +69,23 @@ async fn an_idle_session_goes_on_in_the_cloud_with_its_settings_and_statements()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_without_commit_is_aborted_and_the_connection_kept() {
+async fn case_59_nothing_reaches_a_server_under_an_epoch_that_is_over() {
+    let f = pair().await;
+    let client = f.client().await;
+    client.batch_execute("insert into t values ('first')").await.unwrap();
+    // The old server lives, and so does the link to it.
+    f.shared.routes.change(|map| {
+        map.writer = Site::Cloud;
+        map.epoch = Epoch(2);
+    });
+    client.batch_execute("insert into t values ('second')").await.unwrap();
+    let rows = "select string_agg(v, ',') from t";
+    assert_eq!(f.local.value("shop", rows).await.unwrap(), "first");
+    assert_eq!(f.cloud.as_ref().unwrap().value("shop_copy", rows).await.unwrap(), "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_61_a_transaction_without_commit_is_aborted_and_the_connection_kept() {
     let f = pair().await;
     let mut client = f.client().await;
     let transaction = client.transaction().await.unwrap();
@@ -100,7 +116,7 @@ async fn a_commit_of_an_aborted_transaction_is_a_rollback() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_in_flight_ends_the_session_with_08007() {
+async fn case_60_a_statement_in_flight_ends_the_session_with_08007() {
     let f = pair().await;
     let client = f.client().await;
     let sleeping = tokio::spawn(async move { client.batch_execute("select pg_sleep(30)").await });
@@ -143,7 +159,7 @@ async fn a_client_that_is_still_sending_hears_the_last_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn state_that_cannot_move_ends_the_session_with_57p01() {
+async fn case_63_state_that_cannot_move_ends_the_session_with_57p01() {
     for statement in
         ["listen news", "prepare p as select 1", "begin; declare c cursor with hold for select 1; commit"]
     {
@@ -157,7 +173,7 @@ async fn state_that_cannot_move_ends_the_session_with_57p01() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminated_back_end_is_reported_as_it_was_while_the_server_lives() {
+async fn case_50_a_terminated_back_end_is_reported_as_it_was_while_the_server_lives() {
     let f = Fixture::start(Options::default()).await;
     let (client, connection) = tokio_postgres::connect(&f.url(), tokio_postgres::NoTls).await.unwrap();
     let ended = tokio::spawn(connection);
@@ -170,7 +186,7 @@ async fn a_terminated_back_end_is_reported_as_it_was_while_the_server_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_held_over_an_orderly_restart() {
+async fn case_58_a_session_is_held_over_an_orderly_restart() {
     let f = pair().await;
     let client = f.client().await;
     client.batch_execute("set my.tenant = '42'").await.unwrap();
@@ -212,7 +228,7 @@ async fn a_closed_door_refuses_statements_with_57p03_and_keeps_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_acknowledged_past_the_deadline() {
+async fn case_64_nothing_is_acknowledged_past_the_deadline() {
     let f = pair().await;
     let client = f.client().await;
     let writing =

@@ -7,6 +7,7 @@
 //! - numbers of tables in `RowDescription`, from 16384 on: a conversation may make its tables anew.
 //! - the order of `ParameterStatus` in the welcome, and file, line and routine of an error that the proxy words itself: a violation
 //!   of the protocol (FATAL 08P01).
+//! - the schema of temporary tables in an error: its number is that of the back end.
 //! - the context of 57014: where a statement is when a cancel meets it is chance.
 //! - after a length that cannot be, PostgreSQL hangs up without a word; the proxy says why first.
 
@@ -100,6 +101,7 @@ fn mask_error(body: &[u8]) -> Vec<u8> {
     let is_place = |field: &&[u8]| match field[0] {
         b'F' | b'L' | b'R' => is_violation,
         b'W' => is_cancelled,
+        b's' => field.starts_with(b"spg_temp_"),
         _ => false,
     };
     fields().filter(|field| !is_place(field)).collect::<Vec<_>>().join(&0)

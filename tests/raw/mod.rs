@@ -5,6 +5,7 @@
 
 pub mod compare;
 pub mod message;
+pub mod stage;
 mod talk;
 
 pub use talk::{Cut, End, Frame, Heard, Place, Step, converse};

@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
 /// Longer than anything in a conversation takes on a busy machine: then it hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two pieces of a cut, so that the other side can read the first alone.
 const PAUSE: Duration = Duration::from_micros(300);
 
@@ -59,6 +59,13 @@ pub enum Step {
     HalfClose,
     /// Closes at once.
     HangUp,
+}
+
+impl Step {
+    /// How many bytes it sends.
+    pub fn length(&self) -> usize {
+        if let Step::Send(bytes) = self { bytes.len() } else { 0 }
+    }
 }
 
 impl fmt::Debug for Step {
@@ -149,6 +156,9 @@ impl Ear {
                 match self.frames.recv().await {
                     Some(frame) => self.heard.push(frame),
                     None => return Err(()),
+                }
+                while let Ok(frame) = self.frames.try_recv() {
+                    self.heard.push(frame);
                 }
             }
         };

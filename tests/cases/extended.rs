@@ -1,0 +1,302 @@
+//! The extended protocol.
+
+use crate::raw::message::*;
+use crate::raw::stage::{self, ALL, app, same};
+use crate::raw::{Cut, Step, converse};
+use crate::{send, then_settled};
+
+/// Parse, Bind and Execute of unnamed ones.
+fn run(text: &str) -> Vec<u8> {
+    [parse("", text, &[]), bind("", "", &[]), execute("", 0)].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_28_one_ready_for_query_for_each_sync_query_and_call() {
+    let messages = [
+        run("select 1"),
+        sync(),
+        sync(),
+        query("select 2"),
+        run("select 3"),
+        run("select 4"),
+        sync(),
+        function_call(177, &[Some("1"), Some("1")]),
+        run("select 5"),
+        query("select 6"),
+    ];
+    same(ALL, &send(&messages), &then_settled("12DCZZTDCZ12DC12DCZVZ12DCTDCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_29_everything_up_to_sync_is_skipped_after_an_error() {
+    let large = "x".repeat(100_000);
+    let messages = [
+        run("select 1/0"),
+        query("select 'skipped'"),
+        run("select 'skipped'"),
+        bind("", "", &[Some(&large)]),
+        query(&large),
+        function_call(177, &[Some("1"), Some("1")]),
+        flush(),
+        copy_data("skipped"),
+        sync(),
+        query("select 'not skipped'"),
+    ];
+    same(ALL, &send(&messages), &then_settled("1EZTDCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_30_flush_brings_answers_and_no_ready_for_query() {
+    let steps = [
+        Step::Send([parse("", "select $1::int", &[]), describe_statement(""), flush()].concat()),
+        Step::Await(b"T"),
+        Step::Send([bind("", "", &[Some("7")]), execute("", 0), flush()].concat()),
+        Step::Await(b"C"),
+        Step::Send([bind("p", "", &[Some("8")]), execute("p", 0), flush()].concat()),
+        Step::Await(b"C"),
+        Step::Send([execute("p", 0), sync()].concat()),
+        Step::Settle,
+    ];
+    same(ALL, &steps, &then_settled("1tT2DC2DCCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_31_sync_of_an_idle_client() {
+    let steps = [Step::Send(sync()), Step::Await(b"Z"), Step::Send(sync()), Step::Await(b"Z")];
+    same(ALL, &steps, "ZZ").await;
+    let after = [Step::Send(query("select 1")), Step::Await(b"Z"), Step::Send(sync()), Step::Await(b"Z")];
+    same(ALL, &after, "TDCZZ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_32_closing_what_does_not_exist_succeeds_in_its_place() {
+    let messages = [
+        parse("s", "select 1", &[]),
+        close_statement("not there"),
+        bind("", "s", &[]),
+        close_portal("not there"),
+        execute("", 0),
+        close_statement("s"),
+        close_statement("s"),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("1323DC33Z")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_33_parse_complete_comes_in_its_place() {
+    let messages = [
+        parse("s", "select $1::int", &[]),
+        sync(),
+        bind("", "s", &[Some("1")]),
+        execute("", 0),
+        parse("u", "select 'u'", &[]),
+        bind("", "u", &[]),
+        execute("", 0),
+        close_statement("u"),
+        parse("u", "select 'again'", &[]),
+        bind("", "u", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("1Z2DC12DC312DCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_34_a_statement_that_was_not_parsed_does_not_exist() {
+    let messages = [
+        parse("a", "selec", &[]),
+        parse("b", "select 'b'", &[]),
+        sync(),
+        bind("", "a", &[]),
+        sync(),
+        bind("", "b", &[]),
+        sync(),
+        // The names are free.
+        parse("a", "select 'a'", &[]),
+        parse("b", "select 'b'", &[]),
+        bind("", "a", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("EZEZEZ112DCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_35_names_that_are_taken_or_unknown() {
+    let messages = [
+        parse("s", "select 1", &[]),
+        sync(),
+        parse("s", "select 2", &[]),
+        query("select 'skipped'"),
+        sync(),
+        bind("", "not there", &[]),
+        sync(),
+        describe_statement("not there"),
+        sync(),
+        execute("not there", 0),
+        sync(),
+        bind("", "s", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    let heard = same(ALL, &send(&messages), &then_settled("1ZEZEZEZEZ2DCZ")).await;
+    let codes: Vec<String> =
+        heard.frames.iter().filter(|f| f.tag == b'E').map(|f| f.body.escape_ascii().to_string()).collect();
+    for (code, words) in
+        [("C42P05", &codes[0]), ("C26000", &codes[1]), ("C26000", &codes[2]), ("C34000", &codes[3])]
+    {
+        assert!(words.contains(code), "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_36_what_has_no_name_is_replaced() {
+    let messages = [
+        run("select 'first'"),
+        sync(),
+        // The unnamed statement outlives Sync, the portal does not.
+        bind("", "", &[]),
+        execute("", 0),
+        sync(),
+        execute("", 0),
+        sync(),
+        // A simple Query takes both away.
+        parse("", "select 'second'", &[]),
+        sync(),
+        query("select 'simple'"),
+        bind("", "", &[]),
+        sync(),
+        parse("", "selec", &[]),
+        sync(),
+        bind("", "", &[]),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("12DCZ2DCZEZ1ZTDCZEZEZEZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_37_a_statement_whose_result_changes_its_type() {
+    let server = stage::server().await;
+    for mode in ALL {
+        server
+            .sql(
+                "shop",
+                "drop table if exists case37; create table case37 (a int); grant all on case37 to app",
+            )
+            .await
+            .unwrap();
+        let ask = || [bind("", "s", &[]), execute("", 0), sync()].concat();
+        let steps = [
+            Step::Send([parse("s", "select * from case37", &[]), ask()].concat()),
+            Step::Await(b"Z"),
+            Step::Send(query("begin; set local role none; commit")),
+            Step::Await(b"Z"),
+        ];
+        let mut all = steps.to_vec();
+        all.extend([Step::Send(ask()), Step::Await(b"Z"), Step::Send(ask()), Step::Await(b"Z")]);
+        let changed = [Step::Send(query("alter table case37 add b int")), Step::Await(b"Z")];
+        server.sql("shop", "alter table case37 owner to app").await.unwrap();
+        all.splice(4..4, changed);
+        let heard = converse(&stage::through(*mode).await, &app(), &all, Cut::Whole).await.unwrap();
+        // As without us: the error, and the statement goes on failing until it is parsed anew.
+        assert_eq!(heard.tags(), "12CZCCCZCZ".to_owned() + "EZEZ", "{mode:?}");
+        let words = heard.frames.iter().find(|f| f.tag == b'E').unwrap().body.escape_ascii().to_string();
+        assert!(
+            words.contains("0A000") && words.contains("cached plan must not change result type"),
+            "{words}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_38_a_portal_is_read_in_portions() {
+    let text = "select g from generate_series(1, 5) g";
+    let messages = [
+        parse("", text, &[]),
+        bind("p", "", &[]),
+        execute("p", 2),
+        execute("p", 2),
+        flush(),
+        execute("p", 2),
+        sync(),
+        query("begin"),
+        parse("", text, &[]),
+        bind("p", "", &[]),
+        execute("p", 2),
+        sync(),
+        query("select 'between'"),
+        execute("p", 2),
+        sync(),
+        query("commit"),
+        execute("p", 2),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("12DDsDDsDCZCZ12DDsZTDCZDDsZCZEZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_39_more_statements_than_are_kept_in_one_pipeline() {
+    let mut messages = Vec::new();
+    let mut tags = String::new();
+    for n in 0..300 {
+        messages.push(parse(&format!("s{n}"), &format!("select {n}"), &[]));
+        tags.push('1');
+    }
+    messages.push(sync());
+    tags.push('Z');
+    for n in [0, 299, 150, 0] {
+        messages.extend([bind("", &format!("s{n}"), &[]), execute("", 0)]);
+        tags.push_str("2DC");
+    }
+    messages.extend([
+        run("select 1/0"),
+        bind("", "s1", &[]),
+        sync(),
+        bind("", "s1", &[]),
+        execute("", 0),
+        sync(),
+    ]);
+    tags.push_str("1EZ2DCZ");
+    same(ALL, &send(&messages), &then_settled(&tags)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_40_discard_all_and_deallocate_all_forget_statements() {
+    for forget in
+        ["discard all", "deallocate all", "select 1; deallocate all; select 2", "DEALLOCATE PREPARE ALL"]
+    {
+        let steps = [
+            Step::Send([parse("s", "select 1", &[]), sync()].concat()),
+            Step::Await(b"Z"),
+            Step::Send(query(forget)),
+            Step::Await(b"Z"),
+            Step::Send([bind("", "s", &[]), sync()].concat()),
+            Step::Await(b"Z"),
+            Step::Send([parse("s", "select 2", &[]), bind("", "s", &[]), execute("", 0), sync()].concat()),
+            Step::Await(b"Z"),
+        ];
+        let tags = if forget.starts_with("select") { "TDCCTDC" } else { "C" };
+        same(ALL, &steps, &format!("1Z{tags}ZEZ12DCZ")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_41_prepare_and_parse_share_their_names() {
+    let messages = [
+        query("prepare x as select 'by sql'"),
+        bind("", "x", &[]),
+        execute("", 0),
+        sync(),
+        parse("x", "select 'by protocol'", &[]),
+        sync(),
+        query("deallocate x"),
+        parse("x", "select 'by protocol'", &[]),
+        sync(),
+        query("execute x"),
+        query("deallocate x"),
+        bind("", "x", &[]),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("CZ2DCZEZCZ1ZTDCZCZEZ")).await;
+}
