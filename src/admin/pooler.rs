@@ -4,7 +4,7 @@
 //! cache of names, no peer, no slab of memory, and file descriptors are nobody's business.
 
 use crate::config::pgbouncer;
-use crate::config::{Config, Host, PoolMode};
+use crate::config::{Config, Host, Others, PoolMode};
 use crate::observe::clients::{ClientFacts, ClientState};
 use crate::observe::links::{LinkFacts, LinkState};
 use crate::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler};
@@ -286,7 +286,10 @@ fn by_pool(pooler: &Pooler) -> BTreeMap<(Vec<u8>, String), Pool> {
 fn database_names(pooler: &Pooler) -> BTreeSet<Vec<u8>> {
     let config = &pooler.config;
     let mut names: BTreeSet<Vec<u8>> = config.pool.databases.keys().map(|name| name.clone().into()).collect();
-    names.insert(config.local.database.as_str().into());
+    names.extend(config.databases.named.keys().map(|name| name.clone().into()));
+    if config.databases.others == Others::Served {
+        names.insert(config.local.database.as_str().into());
+    }
     names.extend(config.mirrors.iter().map(|mirror| mirror.database.as_str().into()));
     names.extend(pooler.clients.iter().map(|client| client.origin.database.clone()));
     names.extend(pooler.links.iter().map(|link| link.origin.database.clone()));
@@ -304,15 +307,17 @@ fn databases(pooler: &Pooler) -> Vec<Row> {
     };
     let row = |database: Vec<u8>| {
         let rules = config.pool.rules(&database, "");
-        let own = std::str::from_utf8(&database).ok().and_then(|name| config.pool.databases.get(name));
+        let text = String::from_utf8_lossy(&database);
+        let own = config.pool.databases.get(text.as_ref());
+        let listed = config.databases.named.get(text.as_ref());
         let links = pooler.links.iter().filter(|link| link.origin.database == database).count();
         let clients = pooler.clients.iter().filter(|client| client.origin.database == database).count();
         vec![
             name(&database),
             some(&host),
             int4(config.local.port),
-            name(&database),
-            None,
+            Some(listed.map_or_else(|| text.to_string(), |listed| listed.name.to_string())),
+            listed.and_then(|listed| listed.login.as_ref()).map(|(user, _)| user.to_string()),
             // As there, 0 is no limit.
             int4(rules.size.unwrap_or(0)),
             int4(rules.min_size),

@@ -8,7 +8,7 @@ use crate::backend::{Login, Party, Proof};
 use crate::base::Site;
 use crate::config::Listen;
 use crate::pool::{Admission, Cancels};
-use crate::serve::{Arrivals, Console, ConsoleClient, DataThreads, Front, Listener};
+use crate::serve::{Arrivals, Console, ConsoleClient, DataThreads, Front, Listener, Sharing};
 use crate::session::Shared;
 use crate::sql::console::ConsoleCall;
 use crate::sys::{self, file::StateDir};
@@ -20,6 +20,16 @@ use tokio::sync::{mpsc, watch};
 /// All listeners, bound before anything else is begun: a port that is taken is the commonest
 /// mistake.
 pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, StartError> {
+    let passed = sys::passed_sockets();
+    if !passed.is_empty() {
+        // The service manager has chosen the addresses.
+        return passed
+            .into_iter()
+            .map(Listener::passed)
+            .collect::<Result<_, _>>()
+            .map_err(StartError::System);
+    }
+    let sharing = if listen.reuse_port { Sharing::Port } else { Sharing::Alone };
     let mut listeners = Vec::new();
     for address in &listen.tcp {
         let failed = |why: String| StartError::Address { at: address.to_string(), why };
@@ -29,7 +39,7 @@ pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, StartError> {
             return Err(failed("the name has no address".to_owned()));
         }
         for address in addresses {
-            listeners.push(Listener::tcp(address, listen.backlog)?);
+            listeners.push(Listener::tcp(address, listen.backlog, sharing)?);
         }
     }
     if let Some(directory) = &listen.unix_socket_dir {

@@ -43,12 +43,13 @@ impl Which {
     /// Whether a link to `database` on a site is for clients of these.
     fn has(&self, world: &World, site: Site, database: &[u8]) -> bool {
         let Which::One(name) = self else { return true };
+        let map = world.routes.map();
+        let Some(on_server) = map.names.on_server(name.as_str().as_bytes()) else { return false };
         match site {
-            Site::Local => database == name.as_str().as_bytes(),
-            Site::Cloud => {
-                let map = world.routes.map();
-                map.mirrored.get(name).is_some_and(|target| database == target.as_str().as_bytes())
-            }
+            Site::Local => database == on_server,
+            Site::Cloud => map.mirrored.iter().any(|(source, target)| {
+                source.as_str().as_bytes() == on_server && target.as_str().as_bytes() == database
+            }),
         }
     }
 }

@@ -85,6 +85,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         life: 0,
         door: Door::Holding,
         halts: Arc::default(),
+        names: settings::names(&config.databases),
         is_draining: false,
         local: local.upstream.clone(),
         cloud: cloud.as_ref().map(|cloud| cloud.upstream.clone()),
@@ -282,8 +283,9 @@ impl Running {
         reload(&self.world)
     }
 
-    /// Says where we listen, in the journal.
+    /// Says where we listen, in the journal, and tells the service manager that we do.
     pub fn announce(&self) {
+        sys::notify_manager("READY=1");
         let at: Vec<String> = self.bound.iter().map(ToString::to_string).collect();
         let http = self.http.map_or_else(|| "off".to_owned(), |at| at.to_string());
         self.world.events.record(Level::Info, "app.started", format!("listen={} http={http}", at.join(",")));
@@ -335,6 +337,11 @@ fn apply(world: &World, new: &Config) -> Result<Vec<String>, String> {
     }
     for server in std::iter::once(&world.local).chain(&world.cloud) {
         server.party().endpoint.tls.reload().map_err(|error| error.to_string())?;
+    }
+    if old.databases != live.databases {
+        world.routes.change(|map| map.names = settings::names(&live.databases));
+        // Whoever has a link keeps it until the end of its session or transaction, as with PgBouncer.
+        world.pool.retire(|_, _| true);
     }
     world.pool.reconfigure(settings::pool(&live.pool));
     logs::set_level(live.log.level);

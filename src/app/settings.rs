@@ -2,11 +2,12 @@
 
 use crate::auth;
 use crate::backend::tls::ServerTls;
-use crate::backend::{Address, Endpoint, Party, Upstream};
+use crate::backend::{Address, Endpoint, Login, Party, Proof, Upstream};
 use crate::base::DatabaseName;
 use crate::config;
 use crate::failover::controller;
 use crate::pool;
+use crate::route::{Named, Names};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,22 @@ pub fn encryption(listen: &config::Listen) -> Result<auth::ClientEncryption, aut
 /// Who has to say for whom it connects.
 pub fn proxies(listen: &config::Listen) -> auth::TrustedProxies {
     auth::TrustedProxies(listen.proxies.clone())
+}
+
+/// What clients call databases.
+pub fn names(databases: &config::Databases) -> Arc<Names> {
+    let named = databases.named.iter().map(|(name, database)| {
+        let login = database.login.as_ref().map(|(user, password)| Login {
+            user: user.clone(),
+            proof: password.clone().map_or(Proof::None, Proof::Password),
+        });
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let parameters = database.settings.iter().map(|(name, value)| (bytes(name), bytes(value)));
+        let database = bytes(database.name.as_str());
+        (bytes(name), Named { database, login, parameters: parameters.collect() })
+    });
+    let are_all = databases.others == config::Others::Refused;
+    Arc::new(Names { named: named.collect(), are_all })
 }
 
 /// Bounds of the pool.

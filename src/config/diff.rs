@@ -46,7 +46,7 @@ const LIVE: &[&str] = &[
 ];
 
 /// Sections of which a running process takes over every key.
-const LIVE_SECTIONS: &[&str] = &["pool.", "tcp."];
+const LIVE_SECTIONS: &[&str] = &["databases.", "pool.", "tcp."];
 
 /// Whether a running process takes the key over.
 pub(super) fn is_live(key: &str) -> bool {
@@ -83,6 +83,7 @@ impl Config {
         config.failover.hold_timeout = new.failover.hold_timeout;
         config.failover.restart_grace = new.failover.restart_grace;
         config.log.level = new.log.level;
+        config.databases.clone_from(&new.databases);
         config.pool.clone_from(&new.pool);
         config.tcp.clone_from(&new.tcp);
         config
@@ -123,6 +124,7 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
         put("listen.tls_cert", cert.display().to_string());
         put("listen.tls_key", key.display().to_string());
     }
+    put("listen.reuse_port", config.listen.reuse_port.to_string());
     put("listen.backlog", config.listen.backlog.to_string());
     super::pool::put(&config.pool, &mut put);
     let tcp = &config.tcp;
@@ -201,6 +203,9 @@ fn flat(config: &Config) -> BTreeMap<String, Entry> {
     );
     put("log.level", config.log.level.as_str().to_owned());
 
+    config.databases.put(|key, shown, compared| {
+        map.insert(key, Entry { shown, compared });
+    });
     let users = config.auth.users.iter().map(|user| user.name.to_string()).collect::<Vec<_>>();
     let credentials = config.auth.users.iter().map(|user| match &user.credential {
         Credential::Password(secret) => format!("p{}", secret.expose()),

@@ -64,6 +64,9 @@ pub(super) fn read(
     let has_backlog = section.has("backlog");
     let backlog = section.integer("backlog", 1..=65_535).map(|count| count as u32);
     is_sound &= backlog.is_some() || !has_backlog;
+    let has_reuse = section.has("reuse_port");
+    let reuse_port = section.boolean("reuse_port");
+    is_sound &= reuse_port.is_some() || !has_reuse;
     let tls = tls(&mut section, sources);
     let client_certificates = client_certificates(&mut section, sources, tls.as_ref());
     let proxies = proxies(&mut section);
@@ -72,6 +75,7 @@ pub(super) fn read(
         (Some(tls), Some(client_certificates), Some(proxies)) if is_sound => Some(Listen {
             tcp: tcp.iter().map(|found| found.value.clone()).collect(),
             unix_socket_dir: unix_socket_dir.map(|dir| dir.value),
+            reuse_port: reuse_port.unwrap_or(false),
             backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
             tls,
             client_certificates,

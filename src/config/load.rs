@@ -4,7 +4,7 @@ use super::model::{ClientCertificates, Config, Log, LogFormat, LogLevel, SiteCon
 use super::problem::{ConfigErrors, Origin, Problem};
 use super::reader::{Problems, Section, unknown};
 use super::tree::{self, Table, Value};
-use super::{lease, listen, mirrors, pool, tcp, upstream, users};
+use super::{databases, lease, listen, mirrors, pool, tcp, upstream, users};
 use crate::base::Site;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,8 +54,20 @@ pub struct Sources<'a> {
     pub read_file: &'a dyn Fn(&Path) -> Result<String, String>,
 }
 
-const SECTIONS: &[&str] =
-    &["site", "listen", "upstream", "pool", "tcp", "auth", "mirror", "lease", "failover", "http", "log"];
+const SECTIONS: &[&str] = &[
+    "site",
+    "listen",
+    "upstream",
+    "databases",
+    "pool",
+    "tcp",
+    "auth",
+    "mirror",
+    "lease",
+    "failover",
+    "http",
+    "log",
+];
 
 /// Checks everything and returns a whole configuration, or every mistake at once.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigErrors> {
@@ -92,10 +104,12 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
         Some(file) => Origin::File(Arc::from(file.name.as_str())),
         None => Origin::Nowhere,
     };
+    let has_databases = tree.contains_key("databases");
     let mut section = |name: &str| Section::take(tree, "", name, &nowhere, problems);
     let site = section("site");
     let listen = section("listen");
     let upstreams = section("upstream");
+    let databases = section("databases");
     let pool = section("pool");
     let tcp_options = section("tcp");
     let auth = section("auth");
@@ -111,6 +125,18 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
     let site = read_site(site, sources);
     let (listen, tcp) = listen::read(listen, sources);
     let upstreams = read_upstreams(upstreams, sources);
+    if let Some(listen) = &listen
+        && listen.reuse_port
+        && upstreams.has_cloud
+    {
+        problems.add(
+            &nowhere,
+            "listen.reuse_port",
+            "two proxies cannot hold one lease: the kernel would give clients to the one that may not write",
+            "remove it, or [upstream.cloud]",
+        );
+    }
+    let databases = databases::read(databases, has_databases, sources);
     let pool = pool::read(pool);
     let tcp_options = tcp::read(tcp_options);
     let local = upstreams.local.as_ref();
@@ -134,6 +160,7 @@ fn read(sources: &Sources<'_>, tree: &mut Table, problems: &Problems) -> Option<
         listen: listen?,
         local: upstreams.local?,
         cloud: upstreams.cloud,
+        databases: databases?,
         pool: pool?,
         tcp: tcp_options?,
         auth: auth?,

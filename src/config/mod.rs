@@ -7,6 +7,7 @@
 //!
 //! Start reading in [`load()`]; the shape of each section is in `sections`.
 
+mod databases;
 mod diff;
 pub mod hba;
 mod lease;
@@ -26,6 +27,7 @@ mod url;
 mod userlist;
 mod users;
 
+pub use databases::{Database, Databases, Others};
 pub use diff::{Changes, diff};
 pub use load::{File, Flag, Machine, Sources, load};
 pub use model::{

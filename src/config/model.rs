@@ -1,5 +1,6 @@
 //! The configuration itself: plain types of our own, all of them checked.
 
+use super::databases::Databases;
 use super::hba::{IdentMaps, Rule};
 use super::pool::Pool;
 use super::tcp::Tcp;
@@ -21,6 +22,8 @@ pub struct Config {
     pub local: Upstream,
     /// `[upstream.cloud]`; without it this is a plain proxy.
     pub cloud: Option<Upstream>,
+    /// `[databases]`
+    pub databases: Databases,
     /// `[pool]`
     pub pool: Pool,
     /// `[tcp]`
@@ -55,6 +58,8 @@ pub struct Listen {
     pub tcp: Vec<ListenAddress>,
     /// `unix_socket_dir`: the socket in it is named after the port of the first address.
     pub unix_socket_dir: Option<PathBuf>,
+    /// `reuse_port`: other processes may listen on the same TCP addresses.
+    pub reuse_port: bool,
     /// `backlog`: connections that wait to be accepted.
     pub backlog: u32,
     /// `tls`, `tls_cert`, `tls_key`

@@ -109,6 +109,11 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// Everything in this section, by name.
+    pub fn into_nodes(mut self) -> Table {
+        std::mem::take(&mut self.keys)
+    }
+
     /// A section inside this one.
     pub fn section(&mut self, name: &'static str) -> Option<Section<'a>> {
         let (path, problems) = (self.key(name), self.problems);

@@ -215,6 +215,27 @@ fn the_samples_are_whole_configurations() {
 }
 
 #[test]
+fn databases_have_names_for_clients() {
+    let text = format!(
+        "{LOCAL}[databases]\nshop = \"shop\"\nbardb = \"bazdb\"\n\
+         [databases.forcedb]\nuser = \"baz\"\npassword = \"foo\"\nsettings = {{ timezone = \"UTC\" }}\n"
+    );
+    let databases = loaded(&text, &[]).databases;
+    assert_eq!(databases.others, Others::Refused);
+    assert_eq!(databases.named["bardb"].name.as_str(), "bazdb");
+    let forced = &databases.named["forcedb"];
+    assert_eq!((forced.name.as_str(), forced.settings["timezone"].as_str()), ("forcedb", "UTC"));
+    assert_eq!(forced.login.as_ref().unwrap().0.as_str(), "baz");
+    assert_eq!(loaded(LOCAL, &[]).databases, Databases::default());
+    let served = format!("{LOCAL}[databases]\n\"*\" = \"*\"\n");
+    assert_eq!(loaded(&served, &[]).databases.others, Others::Served);
+    let (old, new) = (loaded(LOCAL, &[]), loaded(&text, &[]));
+    assert!(diff(&old, &new).needs_restart.is_empty());
+    assert_eq!(old.with_live_of(&new).databases, new.databases);
+    assert_eq!(new.effective()["databases.forcedb.password"], "***");
+}
+
+#[test]
 fn limits_and_timeouts_have_pgbouncers_names_and_meanings() {
     let text = format!(
         "{LOCAL}[pool]\nsize = 30\nmin_size = 2\nreserve_size = 5\nreserve_timeout = \"3s\"\nmax_client_conn = 500\n\

@@ -1,6 +1,6 @@
 //! One state of the routes.
 
-use super::{Halt, Halts};
+use super::{Halt, Halts, Names};
 use crate::backend::{Destination, Upstream};
 use crate::base::{DatabaseName, Epoch, Site};
 use std::collections::BTreeMap;
@@ -38,17 +38,25 @@ pub struct RouteMap {
     pub halts: Arc<Halts>,
     /// Whether the process is about to end: no new clients, idle ones are sent away.
     pub is_draining: bool,
+    /// What clients call databases.
+    pub names: Arc<Names>,
     /// The local server.
     pub local: Arc<Upstream>,
     /// The cloud's server, if there is one.
     pub cloud: Option<Arc<Upstream>>,
-    /// Mirrored databases as clients name them, and their names in the cloud.
+    /// Mirrored databases as the local server names them, and their names in the cloud.
     pub mirrored: Arc<BTreeMap<DatabaseName, DatabaseName>>,
 }
 
 /// Why there is no way to a database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
+    /// It is not among those that are served.
+    #[error("database {database:?} does not exist")]
+    Unknown {
+        /// As the client named it.
+        database: String,
+    },
     /// The cloud writes and this database has no mirror there.
     #[error("database {database:?} has no mirror and cannot be reached while the cloud is the writer")]
     NotMirrored {
@@ -78,10 +86,13 @@ impl RouteMap {
             life: self.life,
         };
         let missing = || NoRoute::NotMirrored { database: String::from_utf8_lossy(database).into_owned() };
+        let on_server = self.names.on_server(database);
+        let on_server = on_server
+            .ok_or_else(|| NoRoute::Unknown { database: String::from_utf8_lossy(database).into_owned() })?;
         match self.writer {
-            Site::Local => Ok(to(Site::Local, &self.local, database)),
+            Site::Local => Ok(to(Site::Local, &self.local, on_server)),
             Site::Cloud => {
-                let name = std::str::from_utf8(database).map_err(|_| missing())?;
+                let name = std::str::from_utf8(on_server).map_err(|_| missing())?;
                 let name = DatabaseName::new(name).map_err(|_| missing())?;
                 let target = self.mirrored.get(&name).ok_or_else(missing)?;
                 let cloud = self.cloud.as_ref().ok_or_else(missing)?;

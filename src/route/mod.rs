@@ -8,9 +8,11 @@
 mod gate;
 mod halts;
 mod map;
+mod names;
 mod table;
 
 pub use gate::Gate;
 pub use halts::{Entry, Halt, Halts, NoEntry, Way};
 pub use map::{Door, NoRoute, RouteMap};
+pub use names::{Named, Names};
 pub use table::Routes;

@@ -97,6 +97,7 @@ mod tests {
             life: 0,
             door: Door::Open,
             halts: Arc::default(),
+            names: Arc::default(),
             is_draining: false,
             local: upstream(1),
             cloud: Some(upstream(2)),

@@ -1,6 +1,6 @@
 //! Sockets that clients connect to.
 
-use crate::sys::{Socket, UnixSocket};
+use crate::sys::{Passed, Socket, UnixSocket};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -67,6 +67,17 @@ pub struct Listener {
     socket: Listening,
     /// Where, with the port that was chosen if 0 was asked for.
     pub bound: Bound,
+    /// The Unix socket's file, where it is ours to remove.
+    file: Option<PathBuf>,
+}
+
+/// Who else may listen on an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Other processes of this user (`SO_REUSEPORT`).
+    Port,
 }
 
 #[derive(Debug)]
@@ -78,18 +89,37 @@ enum Listening {
 }
 
 impl Listener {
-    /// Listens on a TCP address; `backlog` connections may wait to be accepted.
-    pub fn tcp(address: SocketAddr, backlog: u32) -> Result<Self, ListenError> {
+    /// Listens on a TCP address, alone or beside others; `backlog` connections may wait to be accepted.
+    pub fn tcp(address: SocketAddr, backlog: u32, sharing: Sharing) -> Result<Self, ListenError> {
         let failed = |source| ListenError { at: address.to_string(), option: "--listen", source };
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
+            socket.set_reuseport(sharing == Sharing::Port)?;
             socket.bind(address)?;
             socket.listen(backlog)
         };
         let listener = bind().map_err(failed)?;
         let bound = Bound::Tcp(listener.local_addr().map_err(failed)?);
-        Ok(Self { socket: Listening::Tcp(listener), bound })
+        Ok(Self { socket: Listening::Tcp(listener), bound, file: None })
+    }
+
+    /// Listens on a socket that the service manager has made.
+    pub fn passed(passed: Passed) -> io::Result<Self> {
+        Ok(match passed {
+            Passed::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let bound = Bound::Tcp(listener.local_addr()?);
+                Self { socket: Listening::Tcp(TcpListener::from_std(listener)?), bound, file: None }
+            }
+            Passed::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                let bound = Bound::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default());
+                // The file is the manager's.
+                Self { socket: Listening::Unix(UnixListener::from_std(listener)?), bound, file: None }
+            }
+        })
     }
 
     /// Listens on `.s.PGSQL.<port>` in `directory`, where libpq looks for it. A file that nobody
@@ -109,7 +139,8 @@ impl Listener {
         let listener = bind_unix(&path, backlog).map_err(failed)?;
         // As PostgreSQL's `unix_socket_permissions`: who connects has to log in.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
-        Ok(Self { socket: Listening::Unix(listener), bound: Bound::Unix(path) })
+        let file = Some(path.clone());
+        Ok(Self { socket: Listening::Unix(listener), bound: Bound::Unix(path), file })
     }
 
     /// Moves it into the current runtime.
@@ -149,7 +180,7 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Bound::Unix(path) = &self.bound {
+        if let Some(path) = &self.file {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -254,7 +254,8 @@ impl Front {
         }
         let mut parameters = startup.link_parameters();
         parameters.retain(|(name, _)| name != b"database");
-        let login = Login { user, proof };
+        let names = self.shared.routes.map().names.clone();
+        let (login, parameters) = names.dressed(&startup.database, Login { user, proof }, parameters);
         let is_admin = privilege == Privilege::Admin;
         let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
         let limits = self.shared.limits.load_full();

@@ -13,6 +13,6 @@ mod threads;
 mod waiting;
 
 pub use arrivals::Arrivals;
-pub use listen::{Bound, ListenError, Listener};
+pub use listen::{Bound, ListenError, Listener, Sharing};
 pub use login::{Console, ConsoleClient, Front};
 pub use threads::DataThreads;

@@ -528,6 +528,7 @@ mod tests {
             life: 0,
             door: Door::Open,
             halts: Arc::default(),
+            names: Arc::default(),
             is_draining: false,
             local: Arc::new(Upstream { endpoints: Vec::new() }),
             cloud: None,

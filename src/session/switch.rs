@@ -11,7 +11,7 @@ use crate::observe::clients::ClientState;
 use crate::observe::count;
 use crate::observe::traffic::Carrier;
 use crate::pool::{Checkout, PoolError, Request};
-use crate::route::{Door, Entry, Halt, RouteMap};
+use crate::route::{Door, Entry, Halt, NoRoute, RouteMap};
 use crate::sys;
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{Complaint, TransactionStatus, error_report, parameter_status};
@@ -516,8 +516,11 @@ impl super::Shared {
         full_until: Moment,
     ) -> Result<ControlFlow<Made, Duration>, NoLink> {
         let destination = map.resolve(&wanted.identity.database).map_err(|no| {
-            let complaint = Complaint::fatal(sqlstate::CANNOT_CONNECT_NOW, no.to_string());
-            NoLink::Ended(complaint.to_bytes())
+            let code = match no {
+                NoRoute::Unknown { .. } => sqlstate::UNDEFINED_DATABASE,
+                NoRoute::NotMirrored { .. } => sqlstate::CANNOT_CONNECT_NOW,
+            };
+            NoLink::Ended(Complaint::fatal(code, no.to_string()).to_bytes())
         })?;
         let (this, site, epoch, version) = (self.clone(), destination.site, destination.epoch, map.version);
         let request = Request {

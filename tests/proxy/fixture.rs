@@ -12,7 +12,7 @@ use cloud_mirror::observe::Counters;
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::pool::{Cancels, Pool, Settings};
 use cloud_mirror::route::{Door, RouteMap, Routes};
-use cloud_mirror::serve::{Bound, Console, ConsoleClient, DataThreads, Front, Listener};
+use cloud_mirror::serve::{Bound, Console, ConsoleClient, DataThreads, Front, Listener, Sharing};
 use cloud_mirror::session::{Shared, Suspicion, Verdict};
 use cloud_mirror::sql::console::{ConsoleCall, ConsoleRows};
 use std::collections::BTreeMap;
@@ -118,6 +118,7 @@ impl Fixture {
             life: 0,
             door: Door::Open,
             halts: Arc::default(),
+            names: Arc::default(),
             is_draining: false,
             local: upstream(&local),
             cloud: cloud.as_ref().map(upstream),
@@ -185,7 +186,7 @@ impl Fixture {
             tcp: Default::default(),
         });
         let (stop, stopped) = watch::channel(false);
-        let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), 128).unwrap();
+        let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), 128, Sharing::Alone).unwrap();
         let Bound::Tcp(address) = tcp.bound.clone() else { unreachable!() };
         let socket_dir = tempfile::tempdir().unwrap().keep();
         let unix = Listener::unix(&socket_dir, address.port(), 128).unwrap();
