@@ -136,3 +136,38 @@ fn something_else_that_listens_is_no_proxy() {
     }
     answers.join().unwrap();
 }
+
+#[test]
+fn a_file_of_pgbouncer_is_translated_and_told_about() {
+    let home = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+    put("userlist.txt", "\"app\" \"geheim\"\n");
+    let ini = "[databases]\nshop = host=127.0.0.1 port=5433\nother = host=192.0.2.1\n[pgbouncer]\n\
+        auth_file = userlist.txt\nauth_type = scram-sha-256\npool_mode = session\nlisten_addr = localhost\n\
+        unix_socket_dir =\ndns_max_ttl = 3\nmax_packet_size = 1000\n";
+    put("p.ini", ini);
+    let output = run(home.path(), &["import", "p.ini"]);
+    check(&output, 0, "[databases]\nshop = \"shop\"\n", "problem: ");
+    check(&output, 0, "user = \"app\"\npassword = \"geheim\"\n", "other is at 192.0.2.1:5432");
+    check(&output, 0, "", "differs: ");
+    check(&output, 0, "", "not needed: ");
+    let output = run(home.path(), &["import", "p.ini", "-o", "c.toml"]);
+    check(&output, 0, "", "max_packet_size has no counterpart");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(home.path().join("c.toml")).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    check(&run(home.path(), &["check", "--offline", "--config", "c.toml"]), 0, "has no mistakes", "");
+    // It is never written over.
+    check(&run(home.path(), &["import", "p.ini", "-o", "c.toml"]), 1, "", "cannot write c.toml");
+    put(
+        "broken.ini",
+        "[databases]\nshop = host=127.0.0.1\n[pgbouncer]\npool_mode = both\nunix_socket_dir=\n",
+    );
+    let output = run(home.path(), &["import", "broken.ini"]);
+    check(&output, 2, "mode = \"both\"", "broken.ini (as cloud-mirror import shows it):");
+    check(&output, 2, "", "pool.mode: \"both\" is not known");
+    check(&run(home.path(), &["run", "--pgbouncer", "broken.ini"]), 2, "", "there is nowhere to listen");
+    put("no.ini", "[databases\n");
+    check(&run(home.path(), &["import", "no.ini"]), 2, "", "no.ini:1: \"[\" without its \"]\"");
+    check(&run(home.path(), &["import", "none.ini"]), 2, "", "cannot be read: No such file or directory");
+    check(&run(home.path(), &["run", "--pgbouncer", "a", "--config", "b"]), 2, "", "cannot be used with");
+}

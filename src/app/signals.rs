@@ -2,6 +2,7 @@
 
 use super::running::Running;
 use crate::sql::pooler::Shutdown;
+use crate::sys;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -68,10 +69,14 @@ pub async fn run_until_signal(running: Running, habits: Habits) -> std::io::Resu
                 return Ok(());
             }
             Wish::ShutDown(how) => running.begin_shut_down(how),
-            Wish::Reload => match running.reload() {
-                Ok(done) => tracing::info!(event = "app.reloaded", "{}", done.join("; ")),
-                Err(error) => tracing::error!(event = "app.reload_failed", "{error}"),
-            },
+            Wish::Reload => {
+                sys::notify_reloading();
+                match running.reload() {
+                    Ok(done) => tracing::info!(event = "app.reloaded", "{}", done.join("; ")),
+                    Err(error) => tracing::error!(event = "app.reload_failed", "{error}"),
+                }
+                sys::notify_manager("READY=1");
+            }
             Wish::Pause => said(running.desk().begin_pause()),
             Wish::Resume => said(running.desk().resume_all()),
         }

@@ -1,5 +1,6 @@
 //! Where the configuration is kept, so that a reload can get it again.
 
+use crate::config::pgbouncer::{self, Around, Imported, Note};
 use crate::config::{self, Config, ConfigErrors, File, Flag, Machine, Sources};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,17 @@ pub struct ConfigSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     file: Option<File>,
+    /// What PgBouncer's file says and ours does not.
+    pub notes: Vec<Note>,
+}
+
+/// Translates a file of PgBouncer's. Relative names in it are looked for from the working directory, as
+/// PgBouncer does it, and then beside the file.
+pub fn import(path: &Path) -> Result<Imported, SourceError> {
+    let beside = path.parent().map(Path::to_owned).unwrap_or_default();
+    let directories = [std::env::current_dir().unwrap_or_default(), beside];
+    let around = Around { file: path, directories: &directories, read_file: &read_file };
+    Ok(pgbouncer::import(&around)?)
 }
 
 /// Why there is no configuration. Shown to the operator as it is.
@@ -35,6 +47,9 @@ pub enum SourceError {
         /// What the system says.
         why: String,
     },
+    /// PgBouncer's file cannot be read as one.
+    #[error("{0}")]
+    Ini(#[from] pgbouncer::IniError),
     /// Something in it is wrong.
     #[error(transparent)]
     Wrong(#[from] ConfigErrors),
@@ -48,6 +63,11 @@ impl ConfigSource {
 
     /// Reads everything as it is now.
     pub fn read(&self) -> Result<Read, SourceError> {
+        if let Some(path) = &self.pgbouncer {
+            let imported = import(path)?;
+            let name = format!("{} (as cloud-mirror import shows it)", path.display());
+            return Ok(Read { file: Some(File { name, text: imported.toml }), notes: imported.notes });
+        }
         let file = match &self.file {
             None => None,
             Some(path) => {
@@ -55,7 +75,7 @@ impl ConfigSource {
                 Some(File { name: path.display().to_string(), text })
             }
         };
-        Ok(Read { file })
+        Ok(Read { file, notes: Vec::new() })
     }
 
     /// Checks what was read, with more options laid over it.

@@ -30,6 +30,8 @@ pub enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Translate a configuration of PgBouncer, and say what has no counterpart
+    Import(ImportArguments),
     /// Show what the running proxy says of itself
     Status(StatusArguments),
     /// Bring the data home from the cloud after a failover, with the app stopped
@@ -51,6 +53,9 @@ pub struct Settings {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "CLOUD_MIRROR_CONFIG")]
     config: Option<PathBuf>,
+    /// PgBouncer's configuration instead (ini), with PgBouncer's signals
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pgbouncer: Option<PathBuf>,
     /// Local server and the database to mirror: postgres://user:password@host:port/database
     #[arg(long, value_name = "URL")]
     local: Option<String>,
@@ -118,7 +123,9 @@ impl Settings {
         }
         let file = self.config.as_deref().map(std::path::absolute).transpose();
         let file = file.context("cannot find out in which directory this is")?;
-        Ok(ConfigSource { file, pgbouncer: None, flags })
+        let pgbouncer = self.pgbouncer.as_deref().map(std::path::absolute).transpose();
+        let pgbouncer = pgbouncer.context("cannot find out in which directory this is")?;
+        Ok(ConfigSource { file, pgbouncer, flags })
     }
 }
 
@@ -136,6 +143,17 @@ fn absolute_store(store: &str) -> anyhow::Result<String> {
         }
         _ => Ok(store.to_owned()),
     }
+}
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// PgBouncer's configuration (ini)
+    #[arg(value_name = "PGBOUNCER.INI")]
+    pub file: PathBuf,
+    /// Where to write, with mode 0600; else to standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Options of `status`.

@@ -14,6 +14,7 @@
 
 mod args;
 mod demo;
+mod import;
 mod paint;
 mod status;
 
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             let source = settings.source()?;
             with_config(&source, |config| {
                 logs::start(&config.log);
+                import::tell(&source)?;
                 app::run(config, source.clone())
             })
         }
@@ -68,6 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
             logs::start(&config.log);
             app::failback(config)
         }),
+        Command::Import(asked) => import::run(&asked),
         Command::Status(asked) => status::run(asked),
         Command::Demo(asked) => demo::run(asked),
     }

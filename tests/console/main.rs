@@ -1,6 +1,8 @@
 //! The console: as its clients see it on a stage, and on running proxies.
 
+mod pgbouncer;
 mod pooler;
 mod protocol;
+mod restart;
 mod running;
 mod stage;

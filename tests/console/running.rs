@@ -1,6 +1,6 @@
 //! PgBouncer's commands on a running proxy, given with psql.
 
-use cloud_mirror::lab::{Cluster, Proxy, eventually};
+use cloud_mirror::lab::{Cluster, Proxy, StopMode, eventually};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -48,9 +48,14 @@ pub async fn client(proxy: &Proxy, database: &str) -> Result<Client, tokio_postg
 
 /// psql on the console, over the Unix socket, where our own user needs no password.
 pub fn psql(proxy: &Proxy, commands: &[&str]) -> Child {
+    psql_at(proxy, proxy.port(), commands)
+}
+
+/// The same where another address than the proxy's own is its first.
+pub fn psql_at(proxy: &Proxy, port: u16, commands: &[&str]) -> Child {
     let programs = cloud_mirror::lab::Programs::find(None).expect("PostgreSQL is installed");
     let mut psql = tokio::process::Command::new(programs.path("psql"));
-    psql.args(["-X", "-A", "-t", "-U", "operator", "-d", "pgbouncer", "-p", &proxy.port().to_string()]);
+    psql.args(["-X", "-A", "-t", "-U", "operator", "-d", "pgbouncer", "-p", &port.to_string()]);
     psql.arg("-h").arg(proxy.directory());
     for command in commands {
         psql.args(["-c", command]);
@@ -68,7 +73,7 @@ pub async fn said(child: Child) -> (String, String) {
 /// One command, answered without an error.
 pub async fn console(proxy: &Proxy, command: &str) -> String {
     let (out, errors) = said(psql(proxy, &[command])).await;
-    assert!(!errors.contains("ERROR") && !errors.contains("FATAL"), "{command}: {errors}");
+    assert!(errors.lines().all(|line| line.starts_with("NOTICE:")), "{command}: {errors}");
     out.trim_end().to_owned()
 }
 
@@ -225,4 +230,79 @@ async fn shutdown_waits_for_clients_or_for_nobody() {
     assert!(errors.contains("terminating connection due to administrator command"), "{errors}");
     let status = eventually(PATIENCE, async || proxy.ended().ok_or_else(|| "it runs".into())).await;
     assert!(status.success() && shop.is_closed(), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn databases_have_names_users_and_settings_of_their_own() {
+    let keys = [
+        ("databases.reports", "shop"),
+        ("databases.legacy.name", "stock"),
+        ("databases.legacy.user", "app"),
+        ("databases.legacy.password", "app-secret"),
+    ];
+    let proxy = proxy(&keys).await;
+    let value =
+        async |client: &Client, text: &str| -> String { client.query_one(text, &[]).await.unwrap().get(0) };
+    let reports = client(&proxy, "reports").await.unwrap();
+    assert_eq!(value(&reports, "SELECT current_database()::text").await, "shop");
+    let url = server().await.url("postgres", "legacy");
+    let url = url.replace(&format!(":{}/", server().await.port()), &format!(":{}/", proxy.port()));
+    let (legacy, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(value(&legacy, "SELECT current_user || ' ' || current_database()").await, "app stock");
+    let error = client(&proxy, "shop").await.map(|_| ()).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.message()), ("3D000", "database \"shop\" does not exist"));
+    let databases = console(&proxy, "SHOW DATABASES").await;
+    let row =
+        databases.lines().find(|line| line.starts_with("legacy|")).unwrap_or_else(|| panic!("{databases}"));
+    assert!(row.contains("|stock|app|"), "{row}");
+    assert_eq!(databases.lines().count(), 2, "{databases}");
+}
+
+/// A pgbench of four clients; how it ended and what it said.
+async fn pgbench(proxy: &Proxy, seconds: u32) -> std::process::Output {
+    let programs = cloud_mirror::lab::Programs::find(None).expect("PostgreSQL is installed");
+    let script = proxy.directory().join("script.sql");
+    std::fs::write(&script, "BEGIN;\nSELECT 1;\nSELECT pg_sleep(0.002);\nCOMMIT;\n").unwrap();
+    let mut pgbench = tokio::process::Command::new(programs.path("pgbench"));
+    // A thread each: pgbench stands still while it prepares.
+    pgbench
+        .args(["-n", "-c", "4", "-j", "4", "-T", &seconds.to_string(), "-M", "prepared", "-f"])
+        .arg(&script);
+    pgbench.args(["-h", "127.0.0.1", "-p", &proxy.port().to_string(), "-U", "app", "shop"]);
+    pgbench.env("PGPASSWORD", "app-secret").stdin(Stdio::null()).kill_on_drop(true);
+    pgbench.output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_is_restarted_under_pause_and_no_client_notices() {
+    let server = Cluster::builder().start().await.unwrap();
+    server.create_role("app", "app-secret", "").await.unwrap();
+    server.create_database("shop").await.unwrap();
+    let url = server.url("postgres", "shop");
+    let program = Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
+    let arguments = ["--local", url.as_str(), "--pool-mode", "transaction", "--pool-size", "2"];
+    let proxy = Proxy::new(program, &arguments).unwrap();
+    proxy.start().await.unwrap();
+    let working = async {
+        eventually(PATIENCE, async || {
+            let clients = console(&proxy, "SHOW CLIENTS").await;
+            if clients.lines().count() == 4 { Ok(()) } else { Err(clients.into()) }
+        })
+        .await;
+        console(&proxy, "PAUSE").await;
+        let links = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+        eventually(PATIENCE, async || match server.value("postgres", links).await.unwrap().as_str() {
+            "0" => Ok(()),
+            left => Err(left.into()),
+        })
+        .await;
+        server.restart(StopMode::Fast).await.unwrap();
+        console(&proxy, "RESUME").await;
+    };
+    let (done, ()) = tokio::join!(pgbench(&proxy, 6), working);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}\n{}", proxy.log());
+    assert!(said.contains("number of failed transactions: 0 (0.000%)"), "{said}");
 }

@@ -1,7 +1,18 @@
-//! PgBouncer's configuration in ours: what its settings mean here, and what they are just now.
+//! PgBouncer's configuration in ours: what its settings mean here, what they are just now, and whole
+//! files of it.
+//!
+//! Start reading in [`import`]; `keys` is the list of all its settings.
 
+mod import;
+mod ini;
 mod keys;
+mod out;
+mod server;
+mod special;
 mod values;
+
+pub use import::{Around, Imported, Note, Weight, import};
+pub use ini::{IniError, Place};
 
 use super::Config;
 use super::diff::is_live;
