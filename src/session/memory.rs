@@ -2,8 +2,8 @@
 //!
 //! Three things are kept, each bounded: the texts of committed SET and RESET statements, the
 //! Parse messages of named prepared statements, and ties: states that cannot be made again and
-//! that keep the session from moving. What hides in functions (`set_config`, advisory locks) and
-//! in ordinary statements (temporary tables) is not seen; `docs/failover.md` says so.
+//! that keep the session from moving. What functions of the database do inside is not seen;
+//! `docs/failover.md` says so.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -21,6 +21,10 @@ pub enum Tie {
     HeldCursor,
     /// It has statements prepared by SQL.
     SqlPrepare,
+    /// It has made something temporary.
+    Temporary,
+    /// It holds, or held, an advisory lock beyond its transaction.
+    AdvisoryLock,
     /// It has changed settings or statements in a way we did not see.
     UnseenChange,
     /// What it has prepared or set is more than we keep.
@@ -34,6 +38,8 @@ impl Tie {
             Tie::Listen => "LISTEN",
             Tie::HeldCursor => "a cursor WITH HOLD",
             Tie::SqlPrepare => "a statement prepared with PREPARE",
+            Tie::Temporary => "a temporary table",
+            Tie::AdvisoryLock => "an advisory lock of the session",
             Tie::UnseenChange => "a setting changed among other statements",
             Tie::TooMuch => "what the session has prepared or set",
         }
@@ -45,6 +51,8 @@ impl Tie {
             Tie::Listen => "The session was listening for notifications.",
             Tie::HeldCursor => "The session had a cursor declared WITH HOLD.",
             Tie::SqlPrepare => "The session had statements prepared with PREPARE.",
+            Tie::Temporary => "The session had made a temporary table.",
+            Tie::AdvisoryLock => "The session had taken an advisory lock.",
             Tie::UnseenChange => "The session had changed settings in a way that cannot be repeated.",
             Tie::TooMuch => "The session had prepared or set more than is kept.",
         }
@@ -357,7 +365,8 @@ impl Memory {
         self.ties.retain(|tie| *tie != Tie::SqlPrepare);
     }
 
-    fn tie_by(&mut self, tie: Tie) {
+    /// The session cannot move from now on, until `DISCARD ALL`.
+    pub fn tie_by(&mut self, tie: Tie) {
         if !self.ties.contains(&tie) {
             self.ties.push(tie);
         }

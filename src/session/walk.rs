@@ -4,6 +4,7 @@
 //! in one piece, and why it stopped. Bodies are looked at only where the first word of a statement
 //! or an answer matters; a message longer than the buffer streams through.
 
+use super::lasting::lasting;
 use super::ledger::{Ledger, Reach, Settled};
 use super::memory::Memory;
 use super::notice::{Notice, change_of, concerns_idle_links, notice};
@@ -164,9 +165,13 @@ impl ClientWalk {
             Notice::Changing => {}
         }
         let n = ledger.on_client(b'Q');
-        if let Some(change) = change
-            && !ledger.is_skipping()
-        {
+        if ledger.is_skipping() {
+            return None;
+        }
+        if let Some(tie) = lasting(&frame[HEADER..]) {
+            memory.tie_by(tie);
+        }
+        if let Some(change) = change {
             memory.on_query(n, change);
         }
         None
@@ -199,7 +204,13 @@ impl ClientWalk {
         self.concerns_idle_links |= noticed == Notice::Candidate && concerns_idle_links(text_of(text));
         let change = if noticed == Notice::Changing && is_whole { change_of(text_of(text)) } else { None };
         let step = ledger.on_client(b'P');
-        if (is_kept || memory.watches_portals()) && !ledger.is_skipping() {
+        if ledger.is_skipping() {
+            return None;
+        }
+        if let Some(tie) = lasting(text) {
+            memory.tie_by(tie);
+        }
+        if is_kept || memory.watches_portals() {
             memory.on_parse(step, name, is_whole.then_some(frame), change);
         }
         None

@@ -153,7 +153,10 @@ impl<'a> Scan<'a> {
         let is_temporary = token.is_word("TEMP") || token.is_word("TEMPORARY");
         let is_made = self.first == First::Create
             && ["CREATE", "REPLACE", "LOCAL", "GLOBAL"].iter().any(|before| self.last_is(before));
-        if is_temporary && (is_made || self.last_is("INTO")) {
+        // INSERT INTO and MERGE INTO name a table that is there.
+        let is_verb = |word: Token<'_>| word.is_word("INSERT") || word.is_word("MERGE");
+        let is_selected_into = self.last_is("INTO") && !self.before.is_some_and(is_verb);
+        if is_temporary && (is_made || is_selected_into) {
             self.found |= Footprint::TEMPORARY;
         }
     }
@@ -253,6 +256,7 @@ mod tests {
         check("load 'auto_explain'", Footprint::LIBRARY);
         check("select lastval()", Footprint::LAST_VALUE);
         check("select temp from t", Footprint::CLEAN);
+        check("insert into temp values (1)", Footprint::CLEAN);
     }
 
     proptest::proptest! {

@@ -160,9 +160,14 @@ async fn a_client_that_is_still_sending_hears_the_last_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_63_state_that_cannot_move_ends_the_session_with_57p01() {
-    for statement in
-        ["listen news", "prepare p as select 1", "begin; declare c cursor with hold for select 1; commit"]
-    {
+    for statement in [
+        "listen news",
+        "prepare p as select 1",
+        "begin; declare c cursor with hold for select 1; commit",
+        "create temp table t (a int)",
+        "select pg_advisory_lock(1)",
+        "select set_config('my.tenant', '42', false)",
+    ] {
         let f = pair().await;
         let client = f.client().await;
         client.batch_execute(statement).await.unwrap();
