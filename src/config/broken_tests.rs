@@ -53,7 +53,7 @@ fn mistakes_in_variables_and_options_name_them() {
         |name, key: &'static str, value: &str| Flag { name, key: key.into(), value: Some(value.to_owned()) };
     let flags = [
         flag("--local", "upstream.local.url", "mysql://root:geheim@h"),
-        flag("--pool-mode", "pool.mode", "auto"),
+        flag("--pool-mode", "pool.mode", "none"),
         flag("--listen", "listen.tcp", "6432"),
     ];
     let errors = load(&sources(None, &variables, &flags)).unwrap_err().to_string();
@@ -71,8 +71,8 @@ fn mistakes_in_variables_and_options_name_them() {
             "option --listen: listen.tcp: \"6432\" has no port; write host:port, for example \"127.0.0.1:6432\"",
             "option --local: upstream.local.url: is not a URL of PostgreSQL; \
              write postgres://user:password@host:5432/database",
-            "option --pool-mode: pool.mode: \"auto\" is not available: it comes a little later than transaction; \
-             write \"session\" or \"transaction\" or \"statement\"",
+            "option --pool-mode: pool.mode: \"none\" is not known; \
+             write \"session\" or \"transaction\" or \"auto\" or \"statement\"",
         ]
     );
 }

@@ -52,6 +52,8 @@ counters! {
     statements_refused,
     /// Links on which settings had to be made, or that had to be cleaned, before a statement.
     links_prepared,
+    /// Times a server was asked what a session has left on its link.
+    links_probed,
     /// Times a client was warned that what it has made does not outlive its transaction.
     states_given_up,
     /// Commands of ours answered.

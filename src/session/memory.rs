@@ -142,6 +142,19 @@ impl Memory {
         self.version
     }
 
+    /// Whether it is tied by this.
+    pub fn has_tie(&self, tie: Tie) -> bool {
+        self.ties.contains(&tie)
+    }
+
+    /// The server has said what is set, in texts that make it again, by the names of the settings.
+    pub fn replace_settings(&mut self, settings: Vec<(Box<str>, Box<str>)>) {
+        if settings != self.settings {
+            self.settings = settings;
+            self.version += 1;
+        }
+    }
+
     /// Forgets the ties: what they name is gone from the server.
     pub fn forget_ties(&mut self) {
         self.ties.clear();

@@ -159,7 +159,7 @@ pub struct Relay {
     /// What was carried.
     pub account: Account,
     routes: Routes,
-    facts: Arc<ClientFacts>,
+    pub(super) facts: Arc<ClientFacts>,
 }
 
 impl Relay {
@@ -221,11 +221,11 @@ impl Relay {
                 return Poll::Ready(exit);
             }
             if answered.is_pending() && asked.is_pending() {
-                self.let_go();
+                self.let_go(cx);
                 return Poll::Pending;
             }
         }
-        self.let_go();
+        self.let_go(cx);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -369,10 +369,14 @@ impl Relay {
         }
         if let Some(pooled) = &mut self.pooled {
             let (waits, has_waited) = pooled.waits(&self.ledger);
-            if waits || pooled.is_preparing() {
+            if waits || pooled.is_preparing() || pooled.is_asking() {
                 return Poll::Pending;
             }
             self.look_again |= has_waited;
+            if has_waited && self.prepare_again() {
+                return Poll::Ready(None);
+            }
+            let Some(pooled) = &mut self.pooled else { return Poll::Pending };
             if pooled.is_waiting() {
                 match ready!(pooled.poll_line(cx)) {
                     Ok(link) => {

@@ -170,16 +170,21 @@ impl Session {
         relay.to_server.clear();
         relay.ledger = Default::default();
         relay.memory.on_link_lost();
-        if let Some(pooled) = &mut relay.pooled {
-            pooled.on_link_lost();
-            relay.memory.forget_ties();
-        }
+        let tie = match &mut relay.pooled {
+            None => relay.memory.tie().map(|tie| tie.reason()),
+            Some(pooled) => {
+                let tie = pooled.tie_reason(&relay.memory);
+                pooled.on_link_lost();
+                relay.memory.forget_ties();
+                relay.facts.set_ties(0);
+                tie
+            }
+        };
         relay.account.on_link_lost();
         if !was_settled {
             count(&self.shared.counters.outcomes_unknown);
             return self.end_with(&outcome_unknown()).await;
         }
-        let tie = relay.memory.tie().map(|tie| tie.reason());
         if let Some(reason) = why.or(tie).or(self.replication_tie()) {
             count(&self.shared.counters.sessions_ended);
             return self.end_with(&cannot_move(reason)).await;

@@ -93,6 +93,51 @@ pub fn footprint(text: &[u8]) -> Footprint {
     }
 }
 
+/// A number for all texts that differ only in their constants, white space and comments. Texts that
+/// cannot be split stand for themselves.
+pub fn shape(text: &[u8]) -> u64 {
+    let mut lexer = Lexer::new(text);
+    let mut hash = Hash::default();
+    loop {
+        match lexer.next_token() {
+            Ok(Some(Token::Word(word))) => {
+                hash.put(b'w');
+                word.iter().for_each(|byte| hash.put(byte.to_ascii_lowercase()));
+            }
+            Ok(Some(Token::Quoted(name))) => {
+                hash.put(b'q');
+                name.iter().for_each(|byte| hash.put(*byte));
+            }
+            Ok(Some(Token::Symbol(symbol))) => hash.put(symbol),
+            Ok(Some(Token::Text(constant))) if constant.starts_with(b"$") => {
+                // The body of a DO is what it does.
+                constant.iter().for_each(|byte| hash.put(*byte));
+            }
+            Ok(Some(Token::Text(_) | Token::Number(_))) => hash.put(0xff),
+            Ok(None) => return hash.0,
+            Err(_) => {
+                text.iter().for_each(|byte| hash.put(*byte));
+                return hash.0;
+            }
+        }
+    }
+}
+
+/// FNV-1a.
+struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hash {
+    fn put(&mut self, byte: u8) {
+        self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
 /// What the tokens so far say.
 #[derive(Default)]
 struct Scan<'a> {
@@ -259,10 +304,21 @@ mod tests {
         check("insert into temp values (1)", Footprint::CLEAN);
     }
 
+    #[test]
+    fn texts_of_one_shape_differ_in_constants_only() {
+        let of = |text: &str| shape(text.as_bytes());
+        assert_eq!(of("select f(1, 'a') -- x"), of("SELECT  f(22,\n'it''s')"));
+        for other in ["select g(1, 'a')", "select f(1)", "select \"f\"(1, 'a')", "select f(a, 'a')"] {
+            assert_ne!(of("select f(1, 'a')"), of(other), "{other}");
+        }
+        assert_ne!(of("do $$ a $$"), of("do $$ b $$"));
+        assert_ne!(of("select 'a"), of("select 'b"));
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
-            let _ = footprint(&text);
+            let _ = (footprint(&text), shape(&text));
         }
     }
 }

@@ -26,7 +26,7 @@ async fn pgbench(port: u16, arguments: &[&str]) -> String {
 async fn many_clients_share_few_connections_in_every_protocol() {
     let server = server().await;
     pgbench(server.port(), &["-i", "-q"]).await;
-    for mode in ["transaction"] {
+    for mode in ["transaction", "auto"] {
         let proxy = proxy(&[("pool.mode", mode), ("pool.size", "4")]).await;
         for protocol in ["simple", "extended", "prepared"] {
             for script in [&["-S"][..], &[]] {

@@ -1,6 +1,7 @@
 //! The pooled modes, before a real server: many clients on few connections, and nobody finds what
 //! another has left behind.
 
+mod auto;
 mod bench;
 mod prepared;
 mod raw;

@@ -34,7 +34,7 @@ async fn talk(raw: &mut Raw, turns: &[Turn]) -> String {
 async fn check(turns: &[Turn]) {
     let server = server().await;
     let expected = talk(&mut Raw::log_in(server.port()).await, turns).await;
-    for mode in ["transaction"] {
+    for mode in ["transaction", "auto"] {
         let proxy = one_connection(mode).await;
         let mut other = Raw::log_in(proxy.port()).await;
         other.send(&[parse("s", "select 'other'"), parse("", "select 'unnamed'"), sync()].concat()).await;
@@ -213,4 +213,23 @@ async fn many_statements_make_room_for_each_other() {
     }
     let count = client.value("select count(*) from pg_prepared_statements").await;
     assert!(count.parse::<u32>().unwrap() <= 202, "{count}");
+}
+
+/// Settings are made by simple queries, which drop the statement without a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_statement_without_a_name_outlives_what_is_done_for_its_client() {
+    for mode in ["transaction", "auto"] {
+        let proxy = one_connection(mode).await;
+        let mut a = Raw::log_in_with(proxy.port(), &["application_name", "a"]).await;
+        let mut b = Raw::log_in_with(proxy.port(), &["application_name", "b"]).await;
+        a.send(&[parse("", "select 'mine'"), sync()].concat()).await;
+        a.answers(1).await;
+        for _ in 0..3 {
+            b.send(&[bind("none", &[]), sync()].concat()).await;
+            b.answers(1).await;
+            a.send(&[bind("", &[]), execute(), sync()].concat()).await;
+            let said = shown(&a.answers(1).await);
+            assert!(said.contains("mine"), "{said}");
+        }
+    }
 }

@@ -1,11 +1,17 @@
 //! Settings go with their client, and nobody else finds what a client leaves behind.
 
 use crate::raw::{Raw, shown};
-use crate::stage::{one_connection, server};
+use crate::stage::{one_connection, proxy, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_client_finds_its_own_settings() {
-    let proxy = one_connection("transaction").await;
+    for mode in ["transaction", "auto"] {
+        its_own_settings(mode).await;
+    }
+}
+
+async fn its_own_settings(mode: &str) {
+    let proxy = one_connection(mode).await;
     let mut a = Raw::log_in_with(proxy.port(), &["application_name", "a"]).await;
     let mut b = Raw::log_in_with(proxy.port(), &["application_name", "b"]).await;
     a.query("set work_mem = '5MB'").await;
@@ -81,19 +87,25 @@ const LEAVINGS: &[(&str, &str)] = &[
     ),
     ("listen news", "select count(*) from pg_listening_channels()"),
     ("declare c cursor with hold for select 1", "select count(*) from pg_cursors"),
-    ("create temp table mine (v int)", "select count(*) from pg_class where relname = 'mine'"),
-    ("select 1 as v into temp table chosen", "select count(*) from pg_class where relname = 'chosen'"),
+    (
+        "create temp table mine (v int)",
+        "select count(*) from pg_class where relname = 'mine' and pg_table_is_visible(oid)",
+    ),
+    (
+        "select 1 as v into temp table chosen",
+        "select count(*) from pg_class where relname = 'chosen' and pg_table_is_visible(oid)",
+    ),
     (
         "do $$ begin create temp table in_do (v int); end $$",
-        "select count(*) from pg_class where relname = 'in_do'",
+        "select count(*) from pg_class where relname = 'in_do' and pg_table_is_visible(oid)",
     ),
     (
         "select pg_advisory_lock(4711)",
-        "select count(*) from pg_locks where locktype = 'advisory' and objid = 4711",
+        "select count(*) from pg_locks where locktype = 'advisory' and objid = 4711 and pid = pg_backend_pid()",
     ),
     (
         "do $$ begin perform pg_advisory_lock(4712); end $$",
-        "select count(*) from pg_locks where locktype = 'advisory' and objid = 4712",
+        "select count(*) from pg_locks where locktype = 'advisory' and objid = 4712 and pid = pg_backend_pid()",
     ),
     (
         "select nextval('numbers')",
@@ -118,9 +130,11 @@ async fn make_objects() {
     MADE.get_or_init(make).await;
 }
 
-async fn nothing_is_left(leaves: bool) {
+async fn nothing_is_left(mode: &str, leaves: bool) {
     make_objects().await;
-    let proxy = one_connection("transaction").await;
+    // In `auto` mode whoever ties the one connection keeps it: the other needs another one.
+    let size = if mode == "auto" { "2" } else { "1" };
+    let proxy = proxy(&[("pool.mode", mode), ("pool.size", size)]).await;
     for (leave, ask) in LEAVINGS {
         let mut fresh = Raw::log_in(proxy.port()).await;
         let clean = fresh.value(ask).await;
@@ -142,12 +156,14 @@ async fn nothing_is_left(leaves: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_finds_what_a_client_leaves_that_stays() {
-    nothing_is_left(false).await;
+    nothing_is_left("transaction", false).await;
+    nothing_is_left("auto", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_finds_what_a_client_leaves_that_goes() {
-    nothing_is_left(true).await;
+    nothing_is_left("transaction", true).await;
+    nothing_is_left("auto", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,5 +187,21 @@ async fn a_client_is_told_once_what_will_not_last() {
     }
     for harmless in ["begin; create temp table gone (v int) on commit drop; commit", "select 1"] {
         assert_eq!(warns(&client.query(harmless).await), 0, "{harmless}");
+    }
+}
+
+/// Through one connection, another client's value would be the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_value_of_a_sequence_is_nobody_elses() {
+    make_objects().await;
+    for mode in ["transaction", "auto"] {
+        let proxy = one_connection(mode).await;
+        let (mut a, mut b) = (Raw::log_in(proxy.port()).await, Raw::log_in(proxy.port()).await);
+        for _ in 0..2 {
+            a.query("select nextval('numbers')").await;
+            let said = shown(&b.query("select lastval()").await);
+            assert!(said.contains("55000"), "{mode}: {said}");
+            b.query("discard all").await;
+        }
     }
 }

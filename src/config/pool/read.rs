@@ -10,10 +10,9 @@ use std::time::Duration;
 const MODES: &[(&str, PoolMode)] = &[
     ("session", PoolMode::Session),
     ("transaction", PoolMode::Transaction),
+    ("auto", PoolMode::Auto),
     ("statement", PoolMode::Statement),
 ];
-/// The modes that are known and do not work yet: the only place that refuses them.
-const MODES_TO_COME: &[(&str, &str)] = &[("auto", "it comes a little later than transaction")];
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Most connections, or clients, of anybody.
@@ -102,7 +101,7 @@ impl Keys<'_> {
 
     fn mode(&mut self) -> Option<PoolMode> {
         let had = self.section.has("mode");
-        let found = self.section.choice("mode", MODES, MODES_TO_COME);
+        let found = self.section.choice("mode", MODES, &[]);
         self.noted(had, found).map(|found| found.value)
     }
 

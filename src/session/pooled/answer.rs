@@ -117,6 +117,7 @@ impl Pooled {
                     Settled::Command(n) => side.memory.on_command(n, tag),
                     Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
                 }
+                self.on_tag(tag);
                 if matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
                     side.has.statements.clear();
                     self.names.forget_named();

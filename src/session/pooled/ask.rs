@@ -113,7 +113,7 @@ impl Pooled {
             }
             b'F' => {
                 side.ledger.on_client(b'F');
-                self.footprint |= Footprint::SUSPECT;
+                self.on_text(frame.get(HEADER..HEADER + 4).unwrap_or_default(), Footprint::SUSPECT);
             }
             b'E' | b'S' | b'd' | b'c' | b'f' => {
                 side.ledger.on_client(tag);
@@ -142,6 +142,11 @@ impl Pooled {
             Notice::Changing if is_whole => change = change_of(text),
             Notice::Changing => {}
         }
+        let whole = if is_whole { Footprint::CLEAN } else { Footprint::SUSPECT };
+        let footprint = footprint(text) | whole;
+        if self.wants_own_sequences(footprint, side) {
+            return Sent::Not(Stop::Later);
+        }
         let n = side.ledger.on_client(b'Q');
         if side.ledger.is_skipping() {
             return Sent::Same;
@@ -149,10 +154,7 @@ impl Pooled {
         if let Some(change) = change {
             side.memory.on_query(n, change);
         }
-        self.footprint |= footprint(text);
-        if !is_whole {
-            self.footprint |= Footprint::SUSPECT;
-        }
+        self.on_text(text, footprint);
         // A simple query drops the statement without a name ("Simple Query").
         self.names.unnamed = None;
         side.has.unnamed = None;
@@ -222,8 +224,14 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
+        if let Some(statement) = &known
+            && self.wants_own_sequences(statement.footprint, side)
+        {
+            return Sent::Not(Stop::Later);
+        }
         if let Some(statement) = &known {
-            self.footprint |= statement.footprint;
+            self.on_text(statement.text(), statement.footprint);
+            self.on_parameters(frame, statement.footprint);
         }
         if side.memory.watches_portals() || known.as_ref().is_some_and(|it| it.change.is_some()) {
             side.memory.bind(portal, known.as_ref().and_then(|it| it.change.clone()));
@@ -321,6 +329,17 @@ impl Pooled {
         let batch = side.ledger.batch();
         let is_own = name.is_empty() && self.unnamed_in == batch;
         self.waits = !is_own && self.journal.has_before(batch);
+        self.waits
+    }
+
+    /// Whether the last values of sequences on the link have to be taken away first: they are another
+    /// client's. In the middle of a transaction, or of a batch, nothing can be done any more.
+    fn wants_own_sequences(&mut self, footprint: Footprint, side: &Side<'_>) -> bool {
+        if self.uses_last_values || !footprint.has(Footprint::LAST_VALUE) {
+            return false;
+        }
+        self.uses_last_values = true;
+        self.waits = side.ledger.is_clean();
         self.waits
     }
 

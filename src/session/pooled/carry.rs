@@ -1,5 +1,6 @@
 //! The relay's part in the pooled modes: links come and go between two reads.
 
+use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
 use super::{Taken, answer, ask};
 use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
@@ -17,14 +18,23 @@ thread_local! {
 
 impl Relay {
     /// In the pooled modes: gives the link to whoever needs it next, unless the client still does.
-    pub(in crate::session) fn let_go(&mut self) {
-        let Some(pooled) = &mut self.pooled else { return };
-        if self.link.is_none() || pooled.is_tied() || !self.is_free() {
+    pub(in crate::session) fn let_go(&mut self, cx: &Context<'_>) {
+        let (Some(pooled), Some(link)) = (&self.pooled, &self.link) else { return };
+        if link.has.is_none() || pooled.is_tied() || !self.is_free() {
             return;
         }
-        if let (Some(pooled), Some(link)) = (&mut self.pooled, self.link.take()) {
-            pooled.let_go(link, &mut self.memory);
+        let (Some(pooled), Some(mut link)) = (&mut self.pooled, self.link.take()) else { return };
+        let verdict = link.has.as_mut().map(|has| pooled.verdict(&self.memory, has));
+        match verdict {
+            Some(Verdict::Free) | None => return pooled.let_go(link, &mut self.memory),
+            Some(Verdict::Tied) => {}
+            Some(Verdict::Ask(bytes)) => {
+                self.to_server.push(&bytes);
+                // It is written when the relay is polled.
+                cx.waker().wake_by_ref();
+            }
         }
+        self.link = Some(link);
     }
 
     /// Whether nothing is owed by anybody, and nobody is in the middle of something.
@@ -46,6 +56,16 @@ impl Relay {
     pub(in crate::session) fn answer_pooled(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<Exit> {
         let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return None };
         let has = link.has.as_mut()?;
+        if pooled.is_asking() {
+            let (read, asked) = pooled.read_probe(bytes, has, &mut self.memory);
+            self.server_in.extend_from_slice(&bytes[read..]);
+            self.facts.set_ties(pooled.ties().bits());
+            return match asked {
+                Asked::Unfinished | Asked::Known => None,
+                Asked::Ended(report) => Some(Exit::LinkLost { report: Some(report) }),
+                Asked::Violation => Some(Exit::ServerViolation("invalid message from the server".to_owned())),
+            };
+        }
         if pooled.is_preparing() {
             let (read, progress) = pooled.read_preparation(bytes, has);
             self.server_in.extend_from_slice(&bytes[read..]);
@@ -140,7 +160,7 @@ impl Relay {
     pub(in crate::session) fn use_link(&mut self, mut link: Linked) -> Option<()> {
         let pooled = self.pooled.as_mut()?;
         self.server_walk = ServerWalk::default();
-        let preparing = pooled.prepare(&link);
+        let preparing = pooled.prepare(&mut link);
         if let Some(has) = &mut link.has {
             if preparing.is_none() {
                 let mut out = BytesMut::new();
@@ -154,6 +174,17 @@ impl Relay {
         self.is_held = false;
         self.to_server.push(&preparing?);
         Some(())
+    }
+
+    /// Whether the link has to be made fit once more, now that it is known what the client wants.
+    pub(in crate::session) fn prepare_again(&mut self) -> bool {
+        let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return false };
+        if !self.ledger.is_clean() {
+            return false;
+        }
+        let Some(bytes) = pooled.prepare(link) else { return false };
+        self.to_server.push(&bytes);
+        true
     }
 
     /// One walk over the client's bytes in the pooled modes, and what passes is sent.

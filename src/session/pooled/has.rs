@@ -28,6 +28,8 @@ pub struct Has {
     pub has_news: bool,
     /// Only this client may have it as it is: others may find what it left behind.
     pub stain: Option<u64>,
+    /// Only this client has used sequences on it.
+    pub sequences_of: Option<u64>,
     /// What it has is not known any more.
     pub is_spoiled: bool,
     /// When it was given back.
@@ -49,6 +51,7 @@ impl Has {
             reported: reported.clone(),
             has_news: false,
             stain: None,
+            sequences_of: None,
             is_spoiled: false,
             since: sys::now(),
             uses: 0,
@@ -60,10 +63,12 @@ impl Has {
     /// After `DISCARD ALL`; `reported` at its start-up.
     pub fn reset(&mut self, reported: &Reports) {
         self.statements.clear();
+        self.unnamed = None;
         self.settings = Settings::none();
         self.reported = reported.clone();
         self.has_news = false;
         self.stain = None;
+        self.sequences_of = None;
     }
 
     /// Everything that the server has reported, the last value of each.

@@ -21,6 +21,7 @@
 
 pub mod answer;
 pub mod ask;
+pub mod auto;
 mod cache;
 mod carry;
 pub mod has;
@@ -28,9 +29,11 @@ mod hash;
 mod journal;
 mod names;
 pub mod prepare;
+mod probe;
 mod settings;
 pub mod stash;
 mod statements;
+pub mod ties;
 pub mod words;
 
 use super::memory::Memory;
@@ -42,9 +45,10 @@ use crate::observe::{Counters, count};
 use crate::pool::{CancelPointer, Reports, reset};
 use crate::route::RouteMap;
 use crate::sql::footprint::Footprint;
+use auto::Evidence;
 use journal::{Act, Journal};
 use names::Names;
-use prepare::Preparation;
+use prepare::{Asker, Preparation};
 use settings::Settings;
 use stash::{Group, Ticket};
 use std::cell::Cell;
@@ -74,6 +78,8 @@ pub struct Pooled {
     seen: u64,
     /// What statements may have left behind since the link was taken.
     footprint: Footprint,
+    /// In `auto` mode: what may hold the link, and what does.
+    evidence: Evidence,
     /// Its place in line.
     ticket: Option<Ticket>,
     /// The link is being made fit.
@@ -86,6 +92,8 @@ pub struct Pooled {
     unnamed_in: u64,
     /// The client's next message waits until earlier batches are settled.
     waits: bool,
+    /// The client asks for the last values of sequences: those of other clients must not be there.
+    uses_last_values: bool,
     /// A Flush was sent: made-up answers must not wait for the server's next one.
     wants_answers: bool,
     /// Statement mode: a transaction block was begun.
@@ -130,12 +138,14 @@ impl Pooled {
             at_login,
             seen: 0,
             footprint: Footprint::CLEAN,
+            evidence: Evidence::default(),
             ticket: None,
             preparation: None,
             way: map.way(),
             is_open: false,
             unnamed_in: 0,
             waits: false,
+            uses_last_values: false,
             wants_answers: false,
             has_begun_block: false,
             cancel,
@@ -224,17 +234,31 @@ impl Pooled {
         if let Some(has) = &mut link.has {
             has.uses = has.uses.wrapping_add(1);
             has.has_news = false;
+            has.sequences_of = has.sequences_of.filter(|client| *client == self.client);
         }
         link
     }
 
     /// What has to be sent to a link before the client's statement; the session waits for the answers.
-    pub fn prepare(&mut self, link: &Linked) -> Option<Vec<u8>> {
-        let has = link.has.as_ref()?;
-        let (preparation, bytes) = Preparation::of(&self.settings, has, link.lease.reported(), self.client)?;
+    pub fn prepare(&mut self, link: &mut Linked) -> Option<Vec<u8>> {
+        let has = link.has.as_mut()?;
+        let asker = Asker { client: self.client, uses_last_values: self.uses_last_values };
+        let (preparation, bytes) = Preparation::of(&self.settings, has, link.lease.reported(), asker)?;
+        // A simple query drops it.
+        has.unnamed = None;
         self.preparation = Some(preparation);
         count(&self.counters.links_prepared);
         Some(bytes)
+    }
+
+    /// Whether the server is asked what is left on the link.
+    pub fn is_asking(&self) -> bool {
+        self.evidence.is_asking()
+    }
+
+    /// What holds the link in `auto` mode, as far as it is known.
+    pub fn ties(&self) -> ties::Ties {
+        self.evidence.ties
     }
 
     /// Whether the link is being made fit.
@@ -278,7 +302,11 @@ impl Pooled {
 
     /// Whether something holds the link beyond what the ledger knows.
     pub fn is_tied(&self) -> bool {
-        !self.journal.is_empty() || self.preparation.is_some() || self.names.has_lost()
+        !self.journal.is_empty()
+            || self.preparation.is_some()
+            || self.evidence.is_asking()
+            || self.waits
+            || self.names.has_lost()
     }
 
     /// The transaction is over and nothing is owed: the link goes to whoever needs it next.
@@ -297,7 +325,10 @@ impl Pooled {
         }
         self.told = has.reported.clone();
         let footprint = std::mem::take(&mut self.footprint);
-        if memory.tie().is_some() || footprint.has(KNOWN) {
+        let evidence = std::mem::take(&mut self.evidence);
+        // In `auto` mode the server has said what is there.
+        let is_known = self.mode != PoolMode::Auto && footprint.has(KNOWN);
+        if memory.tie().is_some() || is_known || evidence.holds_something() {
             memory.forget_ties();
             return clean(link, self.group.clone());
         }
@@ -312,6 +343,7 @@ impl Pooled {
     pub fn on_link_lost(&mut self) {
         self.cancel.point_nowhere();
         self.preparation = None;
+        self.evidence = Evidence::default();
         self.wants_answers = false;
         self.waits = false;
         self.footprint = Footprint::CLEAN;

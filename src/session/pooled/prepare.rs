@@ -15,10 +15,20 @@ const CLEAN_ROWS: usize = 1;
 #[derive(Debug)]
 pub struct Preparation {
     wanted: Rc<Settings>,
+    sequences_of: Option<u64>,
     endings: usize,
     /// Rows of the first query.
     rows: usize,
     cleans: Cleaning,
+}
+
+/// Whose the link is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// Its number on this thread.
+    pub client: u64,
+    /// The last values of sequences must be its own.
+    pub uses_last_values: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +63,17 @@ impl Preparation {
         wanted: &Rc<Settings>,
         has: &Has,
         start: &crate::pool::Reports,
-        client: u64,
+        asker: Asker,
     ) -> Option<(Self, Vec<u8>)> {
-        let is_stained = has.stain.is_some_and(|by| by != client);
-        if !is_stained && Rc::ptr_eq(wanted, &has.settings) {
+        let is_stained = has.stain.is_some_and(|by| by != asker.client);
+        let wants_sequences = asker.uses_last_values && has.sequences_of != Some(asker.client);
+        if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
             return None;
         }
-        let queries = wanted.queries(has, start, is_stained);
+        let mut queries = wanted.queries(has, start, is_stained);
+        if wants_sequences {
+            queries.push("DISCARD SEQUENCES".to_owned());
+        }
         if queries.is_empty() {
             return None;
         }
@@ -68,7 +82,8 @@ impl Preparation {
         for query in &queries {
             put_query(&mut bytes, query);
         }
-        Some((Self { wanted: wanted.clone(), endings: queries.len(), rows: 0, cleans }, bytes))
+        let sequences_of = wants_sequences.then_some(asker.client);
+        Some((Self { sequences_of, wanted: wanted.clone(), endings: queries.len(), rows: 0, cleans }, bytes))
     }
 
     /// Reads answers; says how many of the bytes were read.
@@ -104,6 +119,7 @@ impl Preparation {
                     }
                     if self.endings == 0 {
                         has.settings = self.wanted.clone();
+                        has.sequences_of = self.sequences_of.or(has.sequences_of);
                         has.stain = None;
                         return (at, Progress::Done);
                     }
@@ -118,7 +134,7 @@ impl Preparation {
     }
 }
 
-fn put_query(bytes: &mut Vec<u8>, text: &str) {
+pub(super) fn put_query(bytes: &mut Vec<u8>, text: &str) {
     let length = u32::try_from(text.len() + 5).expect("settings are short");
     bytes.push(b'Q');
     bytes.extend(length.to_be_bytes());
@@ -126,7 +142,7 @@ fn put_query(bytes: &mut Vec<u8>, text: &str) {
     bytes.push(0);
 }
 
-fn reported(body: &[u8]) -> Option<Reported> {
+pub(super) fn reported(body: &[u8]) -> Option<Reported> {
     let (name, rest) = cstring(body)?;
     let (value, _) = cstring(rest)?;
     Some((name.into(), value.into()))

@@ -117,6 +117,11 @@ impl Group {
         &self.identity.database
     }
 
+    /// Its clients' role.
+    pub fn user(&self) -> &str {
+        self.identity.login.user.as_str()
+    }
+
     /// A mark that a link of this group belongs to the thread.
     pub fn own(&self) -> Owned {
         self.owned.set(self.owned.get() + 1);

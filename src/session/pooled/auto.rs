@@ -1,0 +1,253 @@
+//! `auto` mode: a link goes back whenever nothing is left on it that cannot be made on another one.
+//!
+//! Evidence comes from the tags of commands and the texts of statements ([`crate::sql::footprint`]);
+//! the truth comes from the server: where there is new evidence, it is asked once ([`super::probe`])
+//! before the link is given back. Settings that it names are made again elsewhere like those that
+//! were seen; everything else is a tie. A text that is only suspect, because it calls functions that we do
+//! not know, is remembered by its shape when the server found nothing at all behind it, and then asks
+//! ever more rarely.
+
+use super::Pooled;
+use super::has::Has;
+use super::hash::Seeded;
+use super::probe::{Answer, Found, Probe, collect_names};
+use super::ties::Ties;
+use crate::config::PoolMode;
+use crate::session::memory::{Memory, Tie};
+use crate::sql::footprint::{Footprint, shape};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Shapes that are remembered on a thread.
+const SHAPES_MAX: usize = 8192;
+/// Suspect texts in one transaction that are looked up.
+const SUSPECTS_MAX: usize = 32;
+/// A harmless text is asked about again after at most so many times.
+const AGAIN: u32 = 1024;
+
+thread_local! {
+    /// How often suspect texts were seen after nothing was found behind them.
+    static HARMLESS: RefCell<HashMap<u64, u32, Seeded>> = RefCell::default();
+}
+
+/// What is known and what is not.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// What holds the link, as far as the server has said.
+    pub ties: Ties,
+    /// The server has to be asked before the link may go.
+    is_open: bool,
+    /// Shapes of suspect texts since it was asked.
+    suspects: Vec<u64>,
+    /// What may be names of settings in those texts.
+    names: Vec<Box<str>>,
+    probe: Option<Probe>,
+}
+
+/// Whether a link may go.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing holds it.
+    Free,
+    /// Something does.
+    Tied,
+    /// The server is asked with these bytes.
+    Ask(Vec<u8>),
+}
+
+/// What has come of asking.
+#[derive(Debug)]
+pub enum Asked {
+    /// Nothing yet.
+    Unfinished,
+    /// It is known now, as far as it can be.
+    Known,
+    /// The server ends the link.
+    Ended(crate::wire::report::Report),
+    /// It speaks another protocol.
+    Violation,
+}
+
+impl Evidence {
+    /// Whether the server is being asked.
+    pub fn is_asking(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Whether a link that is given up now may have anything on it.
+    pub fn holds_something(&self) -> bool {
+        !self.ties.is_empty() || self.is_open || self.probe.is_some()
+    }
+
+    fn suspect(&mut self, shape: u64) {
+        let is_new = HARMLESS.with_borrow_mut(|known| match known.get_mut(&shape) {
+            Some(times) => {
+                *times = times.saturating_add(1);
+                times.is_power_of_two() || *times % AGAIN == 0
+            }
+            None => true,
+        });
+        if is_new {
+            self.is_open = true;
+            if self.suspects.len() < SUSPECTS_MAX {
+                self.suspects.push(shape);
+            }
+        }
+    }
+
+    fn is_harmless(&mut self) {
+        HARMLESS.with_borrow_mut(|known| {
+            if known.len() > SHAPES_MAX {
+                known.clear();
+            }
+            for shape in self.suspects.drain(..) {
+                known.entry(shape).or_default();
+            }
+        });
+    }
+
+    /// Something was found: none of the texts is harmless, whatever was seen before.
+    fn is_not_harmless(&mut self) {
+        HARMLESS.with_borrow_mut(|known| {
+            for shape in self.suspects.drain(..) {
+                known.remove(&shape);
+            }
+        });
+    }
+}
+
+impl Pooled {
+    /// A text was sent. `footprint` is what it says.
+    pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) {
+        self.footprint |= footprint;
+        if self.mode != PoolMode::Auto || footprint.is_clean() {
+            return;
+        }
+        if footprint.has(Footprint::SEED) {
+            self.evidence.ties |= Ties::SEED;
+        }
+        if footprint.has(Footprint::LIBRARY) {
+            self.evidence.ties |= Ties::LIBRARY;
+        }
+        if footprint.has(Footprint::LAST_VALUE) {
+            self.evidence.ties |= Ties::LAST_VALUE;
+        }
+        let certain = Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(Footprint::SETTING);
+        if footprint.has(certain) || footprint.has(Footprint::SUSPECT) {
+            collect_names(text, &mut self.evidence.names);
+        }
+        if footprint.has(certain) {
+            self.evidence.is_open = true;
+        } else if footprint.has(Footprint::SUSPECT) {
+            self.evidence.suspect(shape(text));
+        }
+    }
+
+    /// The parameters of a statement that was sent: they may name a setting.
+    pub(super) fn on_parameters(&mut self, bytes: &[u8], footprint: Footprint) {
+        if self.mode == PoolMode::Auto && footprint.has(Footprint::SETTING) {
+            collect_names(bytes, &mut self.evidence.names);
+        }
+    }
+
+    /// A command was completed: it may have taken away what holds the link.
+    pub(super) fn on_tag(&mut self, tag: &[u8]) {
+        if self.evidence.ties.is_empty() {
+            return;
+        }
+        let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+        match tag {
+            b"DISCARD ALL" => {
+                self.evidence.ties = self.evidence.ties.and(Ties::SEED | Ties::LIBRARY);
+                self.evidence.is_open = true;
+            }
+            b"UNLISTEN" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"DISCARD TEMP" | b"DROP TABLE"
+            | b"DROP VIEW" | b"DROP SEQUENCE" => self.evidence.is_open = true,
+            _ if tag.starts_with(b"CLOSE CURSOR") => self.evidence.is_open = true,
+            _ => {}
+        }
+    }
+
+    /// The transaction is over and nothing is owed: what becomes of the link?
+    pub fn verdict(&mut self, memory: &Memory, has: &mut Has) -> Verdict {
+        if self.mode != PoolMode::Auto {
+            return Verdict::Free;
+        }
+        if memory.tie().is_some() || self.evidence.is_open {
+            let names = std::mem::take(&mut self.evidence.names);
+            let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
+            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)));
+            self.evidence.probe = Some(probe);
+            crate::observe::count(&self.counters.links_probed);
+            // A simple query drops it.
+            has.unnamed = None;
+            return Verdict::Ask(bytes);
+        }
+        if self.evidence.ties.is_empty() { Verdict::Free } else { Verdict::Tied }
+    }
+
+    /// Reads what the server answers.
+    pub fn read_probe(&mut self, bytes: &[u8], has: &mut Has, memory: &mut Memory) -> (usize, Asked) {
+        let Some(probe) = &mut self.evidence.probe else { return (0, Asked::Known) };
+        let (read, answer) = probe.read(bytes, has);
+        let asked = match answer {
+            Answer::Unfinished => return (read, Asked::Unfinished),
+            Answer::Found(found) => {
+                self.learn_found(found, memory);
+                Asked::Known
+            }
+            Answer::Unknown => {
+                self.evidence.is_not_harmless();
+                self.evidence.ties |= Ties::UNKNOWN;
+                memory.forget_ties();
+                Asked::Known
+            }
+            Answer::Ended(report) => Asked::Ended(report),
+            Answer::Violation => Asked::Violation,
+        };
+        self.evidence.probe = None;
+        self.evidence.is_open = false;
+        (read, asked)
+    }
+
+    fn learn_found(&mut self, found: Found, memory: &mut Memory) {
+        let evidence = &mut self.evidence;
+        let is_pristine = found.ties.is_empty() && found.settings.is_empty();
+        if is_pristine {
+            evidence.is_harmless();
+        } else {
+            evidence.is_not_harmless();
+        }
+        evidence.ties = evidence.ties.and(Ties::LASTING) | found.ties;
+        if memory.has_tie(Tie::TooMuch) {
+            evidence.ties |= Ties::UNKNOWN;
+        }
+        memory.forget_ties();
+        // Who the session is was seen in its text, or is not known.
+        let authorization = memory.settings_by_name().find(|(name, _)| *name == "session authorization");
+        let mut settings = found.settings;
+        match authorization {
+            Some((name, text)) => settings.insert(0, (name.into(), text.into())),
+            None if found.session_user != self.group.user() => evidence.ties |= Ties::UNKNOWN,
+            None => {}
+        }
+        memory.replace_settings(settings);
+    }
+
+    /// Why the session cannot move to another server.
+    pub fn tie_reason(&self, memory: &Memory) -> Option<&'static str> {
+        match self.mode {
+            PoolMode::Auto => {
+                let seen = if self.footprint.has(Footprint::TEMPORARY) && self.evidence.is_open {
+                    Ties::TEMPORARY
+                } else if self.footprint.has(Footprint::ADVISORY_LOCK) && self.evidence.is_open {
+                    Ties::ADVISORY_LOCK
+                } else {
+                    Ties::NONE
+                };
+                memory.tie().map(Tie::reason).or((self.evidence.ties | seen).reason())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Asking the server what a session has left on its link.
+
+use super::has::Has;
+use super::prepare::{put_query, reported};
+use super::ties::Ties;
+use crate::session::walk::ends_the_session;
+use crate::sql::quote::{quote_ident, quote_literal};
+use crate::wire::frame::{HEADER, Head, head};
+use crate::wire::report::Report;
+use bytes::Bytes;
+
+/// The first row has the ties, the role and the session's user, the others have settings.
+const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN 0 \
+     WHEN EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
+     THEN 1 ELSE 0 END \
+     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
+     AND pid = pg_catalog.pg_backend_pid()) THEN 2 ELSE 0 END \
+     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) THEN 4 ELSE 0 END \
+     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 8 ELSE 0 END \
+     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 16 ELSE 0 END, \
+     pg_catalog.current_setting('role'), session_user; \
+     SELECT name, setting FROM pg_catalog.pg_settings \
+     WHERE source = 'session' AND name NOT LIKE 'transaction!_%' ESCAPE '!' ORDER BY name";
+
+/// Settings of applications are in no list of the server: they are asked for by their names. Functions
+/// of users have them in their bodies; more names follow.
+const CUSTOM: &str = r#"; SELECT name, pg_catalog.current_setting(name, true) FROM
+    (SELECT DISTINCT pg_catalog.lower(found[1]) AS name FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang,
+    LATERAL pg_catalog.regexp_matches(p.prosrc,
+    $re$(?:set_config\s*\(\s*'+|\mset\s+(?:session\s+)?)"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)$re$, 'gi')
+    AS found WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')"#;
+
+/// Names that are asked for beside those that are known.
+const NAMES_MAX: usize = 32;
+
+/// A setting, by its name in lower case, and the text that makes it again.
+pub type Made = (Box<str>, Box<str>);
+
+/// What the server has answered.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What is there.
+    pub ties: Ties,
+    /// Every setting of the session.
+    pub settings: Vec<Made>,
+    /// Who the session's user is.
+    pub session_user: String,
+}
+
+/// A question on its way.
+#[derive(Debug, Default)]
+pub struct Probe {
+    found: Found,
+    rows: usize,
+    failed: bool,
+}
+
+/// What has come of it.
+#[derive(Debug)]
+pub enum Answer {
+    /// More has to come.
+    Unfinished,
+    /// All of it.
+    Found(Found),
+    /// The server did not say.
+    Unknown,
+    /// It ends the link.
+    Ended(Report),
+    /// It speaks another protocol.
+    Violation,
+}
+
+impl Probe {
+    /// A question, also about the settings of these names, and what to send.
+    pub fn ask<'a>(names: impl Iterator<Item = &'a str>) -> (Self, Vec<u8>) {
+        let mut text = [QUESTION, CUSTOM].concat();
+        for name in names {
+            text.push_str(" UNION SELECT ");
+            text.push_str(&quote_literal(name));
+        }
+        text.push_str(") AS names WHERE pg_catalog.current_setting(name, true) <> ''");
+        let mut bytes = Vec::new();
+        put_query(&mut bytes, &text);
+        (Self::default(), bytes)
+    }
+
+    /// Reads the answer; says how many of the bytes were read.
+    pub fn read(&mut self, bytes: &[u8], has: &mut Has) -> (usize, Answer) {
+        let mut at = 0;
+        loop {
+            let (tag, total) = match head(&bytes[at..]) {
+                Head::Frame { tag, total } => (tag, total),
+                Head::Partial => return (at, Answer::Unfinished),
+                Head::Bad { .. } => return (at, Answer::Violation),
+            };
+            let Some(frame) = bytes.get(at..at + total) else { return (at, Answer::Unfinished) };
+            at += total;
+            let body = &frame[HEADER..];
+            match tag {
+                b'D' => self.on_row(body),
+                b'S' => {
+                    if let Some(reported) = reported(body) {
+                        has.on_report(reported);
+                    }
+                }
+                b'E' => {
+                    let report = Report::new(Bytes::copy_from_slice(body));
+                    if ends_the_session(&report) {
+                        return (at, Answer::Ended(report));
+                    }
+                    self.failed = true;
+                }
+                b'Z' if self.failed || self.rows == 0 => return (at, Answer::Unknown),
+                b'Z' => return (at, Answer::Found(std::mem::take(&mut self.found))),
+                _ => {}
+            }
+        }
+    }
+
+    fn on_row(&mut self, body: &[u8]) {
+        let values = values(body).unwrap_or_default();
+        self.rows += 1;
+        match (self.rows, values.as_slice()) {
+            (1, [bits, role, user]) => {
+                match bits.parse() {
+                    Ok(bits) => self.found.ties = Ties::from_answer(bits),
+                    Err(_) => self.failed = true,
+                }
+                user.clone_into(&mut self.found.session_user);
+                if role != "none" {
+                    let text = format!("SET ROLE {}", quote_ident(role)).into();
+                    self.found.settings.push(("role".into(), text));
+                }
+            }
+            (1, _) => self.failed = true,
+            (_, [name, value]) => {
+                let (quoted, value) = (quote_literal(name), quote_literal(value));
+                let text = format!("SELECT pg_catalog.set_config({quoted}, {value}, false)").into();
+                // The role last: it may be allowed to set less.
+                self.found.settings.insert(0, (name.to_lowercase().into(), text));
+            }
+            (_, _) => self.failed = true,
+        }
+    }
+}
+
+/// Puts what may be names of applications' settings in a text, or in a Bind, into `names`: words
+/// with a dot in between.
+pub fn collect_names(text: &[u8], names: &mut Vec<Box<str>>) {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+    for word in text.split(|byte| !is_part(byte)) {
+        let is_name = word.len() < 64
+            && word.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+            && word.last() != Some(&b'.')
+            && word.contains(&b'.');
+        if !is_name || names.len() >= NAMES_MAX {
+            continue;
+        }
+        let name = String::from_utf8_lossy(word).to_lowercase().into_boxed_str();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+}
+
+/// The columns of a DataRow in text; `None` when some is NULL, cut off or not UTF-8.
+fn values(body: &[u8]) -> Option<Vec<String>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    (0..u16::from_be_bytes(*count))
+        .map(|_| {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (value, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            rest = after;
+            String::from_utf8(value.to_vec()).ok().filter(|text| !text.contains('\0'))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_settings_are_found_in_texts() {
+        let mut names = Vec::new();
+        collect_names(
+            b"select set_config('My.Tenant', $1), t.a, 1.5 from x. do $$ set a.b = 1 $$",
+            &mut names,
+        );
+        assert_eq!(names, ["my.tenant", "t.a", "a.b"].map(Box::from));
+    }
+
+    #[test]
+    fn a_row_is_read_within_its_bounds() {
+        assert_eq!(values(b"\0\x02\0\0\0\x01a\0\0\0\0"), Some(vec!["a".to_owned(), String::new()]));
+        for wrong in [&b"\0\x02\0\0\0\x01a"[..], b"\0\x01\xff\xff\xff\xff", b"\0", b"\0\x01\0\0\0\x05abc"] {
+            assert_eq!(values(wrong), None, "{wrong:?}");
+        }
+    }
+}
