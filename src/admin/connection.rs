@@ -465,10 +465,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Asks the console. What waits for others ends when the client cancels it, leaves, or the process
     /// stops; everything else after a time.
     async fn ask(&mut self, command: Command) -> ConsoleReply {
-        let patience = match &command {
-            Command::Pooler(pooler) if pooler.waits() => Duration::MAX,
-            _ => ANSWER_MAX,
-        };
+        let waits = matches!(&command, Command::Pooler(pooler) if pooler.waits());
+        let patience = if waits { Duration::MAX } else { ANSWER_MAX };
         let interrupt = Interrupt { cancelled: CancellationToken::new(), gone: self.presence.clone() };
         let cancelled = interrupt.cancelled.clone();
         let (reply, answer) = oneshot::channel();
@@ -500,7 +498,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         self.presence.cancel();
                     }
                 }
-                () = stops(&mut self.stopping) => {
+                // What does not wait is answered, also SHUTDOWN by the process that it ends.
+                () = stops(&mut self.stopping), if waits => {
                     self.is_ended = true;
                     return Err(ConsoleError::new(sqlstate::ADMIN_SHUTDOWN, SHUTTING_DOWN));
                 }
