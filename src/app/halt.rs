@@ -86,10 +86,7 @@ impl Desk {
                 None => Err(ConsoleError::new(sqlstate::UNDEFINED_OBJECT, "client not found")
                     .with_hint("SHOW CLIENTS shows the ids.")),
             },
-            Pooler::Suspend => Err(ConsoleError::new(
-                sqlstate::NOT_SUPPORTED,
-                format!("{} is not there yet", command.words()),
-            )),
+            Pooler::Suspend => self.suspend(&interrupt).await,
             Pooler::Show(table) => unreachable!("SHOW {} is answered elsewhere", table.word()),
         }
     }
@@ -179,6 +176,52 @@ impl Desk {
         }
         self.retire(which);
         Ok(Vec::new())
+    }
+
+    /// Sends nobody's statements, and returns when every client is between two messages; who is not
+    /// after `suspend_timeout` is cut. Whoever suspended and leaves, resumes.
+    async fn suspend(&self, interrupt: &Interrupt) -> Done {
+        self.change(|halts| match (halts.all, halts.paused.is_empty()) {
+            (Halt::Paused | Halt::Suspended, _) => Err(not_now("already suspended/paused")),
+            (Halt::None, false) => Err(not_now("cannot suspend with paused databases")),
+            (Halt::None, true) => {
+                halts.all = Halt::Suspended;
+                Ok(())
+            }
+        })?;
+        self.0.events.record(Level::Info, "app.suspended", "all databases");
+        let version = self.0.routes.version();
+        let desk = self.clone();
+        let gone = interrupt.gone.clone();
+        tokio::spawn(async move {
+            gone.cancelled().await;
+            if desk.0.routes.map().halts.all == Halt::Suspended {
+                let _ = desk.resume(&Which::All);
+            }
+        });
+        let stragglers = || {
+            let clients = self.0.clients().list();
+            clients.into_iter().filter(|client| !client.has_settled(version)).collect::<Vec<_>>()
+        };
+        let patience = self.0.config.load().pool.suspend_timeout;
+        let waited = self.wait(interrupt, || stragglers().is_empty());
+        match tokio::time::timeout(patience, waited).await {
+            Ok(Ok(())) => Ok(Vec::new()),
+            Ok(Err(error)) => {
+                if interrupt.cancelled.is_cancelled() {
+                    self.resume(&Which::All)?;
+                }
+                Err(error)
+            }
+            Err(_) => {
+                let stragglers = stragglers();
+                for client in &stragglers {
+                    client.order(Order::Kill);
+                }
+                let text = format!("{} clients were cut after suspend_timeout", stragglers.len());
+                Ok(vec![text])
+            }
+        }
     }
 
     /// Pauses all databases without waiting (SIGUSR1).

@@ -126,6 +126,8 @@ pub struct ClientFacts {
     prepared: AtomicU32,
     application_name: Mutex<Option<String>>,
     waker: OnceLock<Waker>,
+    /// The version of the routes under which it was last found between two messages, held.
+    settled: AtomicU64,
 }
 
 impl ClientFacts {
@@ -208,6 +210,16 @@ impl ClientFacts {
         *locked(&self.application_name) = Some(String::from_utf8_lossy(name).into_owned());
     }
 
+    /// Whether it is held between two messages since this version of the routes, or waits for a link.
+    pub fn has_settled(&self, version: u64) -> bool {
+        self.settled.load(Ordering::Acquire) >= version || self.state() == ClientState::Waiting
+    }
+
+    /// It is held between two messages under this version of the routes.
+    pub fn set_settled(&self, version: u64) {
+        self.settled.store(version, Ordering::Release);
+    }
+
     /// Wants its session to do something, and wakes it. Can be called on any thread.
     pub fn order(&self, order: Order) {
         self.order.store(order as u8, Ordering::Release);
@@ -275,6 +287,7 @@ impl Clients {
             prepared: AtomicU32::new(0),
             application_name: Mutex::default(),
             waker: OnceLock::new(),
+            settled: AtomicU64::new(0),
         });
         list.clients.insert(facts.id, facts.clone());
         ClientEntry { facts, list: self.clone() }

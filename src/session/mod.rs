@@ -305,6 +305,9 @@ impl Session {
             }
             Exit::Quiet => {
                 self.relay.stop_when_quiet = false;
+                if self.relay.is_settled() && self.relay.to_client.is_empty() {
+                    self.entry.facts().set_settled(self.relay.version);
+                }
                 Flow::Continue(())
             }
             Exit::Drained => self.end_with(&tell::shutting_down()).await,

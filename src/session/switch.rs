@@ -54,6 +54,8 @@ impl Session {
             pooled.follow(&map);
         }
         self.relay.is_held = self.relay.link.is_some() && map.holds_everything();
+        // SUSPEND waits for everybody to be between two messages.
+        self.relay.stop_when_quiet |= map.halts.all == Halt::Suspended;
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
         if (link.site, link.epoch, link.life) != map.way() {
             return self.drop_link(None).await;

@@ -179,6 +179,58 @@ async fn disable_reconnect_and_kill_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn suspend_holds_every_statement_until_its_admin_resumes_or_leaves() {
+    let proxy = proxy(&[]).await;
+    let shop = client(&proxy, "shop").await.unwrap();
+    shop.simple_query("BEGIN").await.unwrap();
+    let busy = client(&proxy, "shop").await.unwrap();
+    let busy = tokio::spawn(async move { busy.simple_query("SELECT pg_sleep(1)").await.map(|_| ()) });
+    eventually(PATIENCE, async || {
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1)'";
+        match server().await.value("postgres", active).await.unwrap().as_str() {
+            "1" => Ok(()),
+            other => Err(other.into()),
+        }
+    })
+    .await;
+    let (mut console, connection) = console_client(&proxy).await;
+    console.simple_query("SUSPEND").await.unwrap();
+    assert!(busy.is_finished(), "what was sent has been answered");
+    busy.await.unwrap().unwrap();
+    let waiting = tokio::spawn(async move {
+        shop.simple_query("COMMIT").await.unwrap();
+        shop
+    });
+    let new = tokio::spawn({
+        let url = proxy.url("app", "app-secret", "shop");
+        async move { tokio_postgres::connect(&url, NoTls).await.map(|_| ()) }
+    });
+    assert!(console_error(&mut console, "PAUSE").await.contains("already suspended/paused"));
+    state_is(&proxy, "suspended|yes").await;
+    assert!(!waiting.is_finished() && !new.is_finished());
+    console.simple_query("RESUME").await.unwrap();
+    let shop = waiting.await.unwrap();
+    new.await.unwrap().unwrap();
+    console.simple_query("SUSPEND").await.unwrap();
+    drop(console);
+    connection.await.unwrap();
+    shop.simple_query("SELECT 1").await.unwrap();
+}
+
+/// A console of our own.
+async fn console_client(proxy: &Proxy) -> (Client, tokio::task::JoinHandle<()>) {
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(proxy.directory()).port(proxy.port()).user("operator").dbname("pgbouncer");
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    (client, tokio::spawn(async move { drop(connection.await) }))
+}
+
+async fn console_error(console: &mut Client, command: &str) -> String {
+    let error = console.simple_query(command).await.unwrap_err();
+    error.as_db_error().unwrap().message().to_owned()
+}
+
+#[tokio::test]
 async fn set_changes_a_setting_until_the_next_reload() {
     let proxy = proxy(&[]).await;
     let shown = async |key: &str| {
