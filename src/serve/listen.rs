@@ -1,6 +1,8 @@
 //! Sockets that clients connect to.
 
+use crate::config::Tuning;
 use crate::sys::{Passed, Socket, UnixSocket};
+use socket2::SockRef;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -154,14 +156,19 @@ impl Listener {
         Ok(self)
     }
 
+    /// Says what holds for the connections from now on: what would take six calls for each of them is
+    /// said once, and handed down.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        let Listening::Tcp(listener) = &self.socket else { return Ok(()) };
+        let socket = SockRef::from(listener);
+        socket.set_tcp_nodelay(true)?;
+        crate::sys::tune(&socket, tuning)
+    }
+
     /// Takes the next connection.
     pub async fn accept(&self) -> io::Result<Socket> {
         match &self.socket {
-            Listening::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
-            }
+            Listening::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
             Listening::Unix(listener) => {
                 Ok(Socket::Unix(UnixSocket::new(listener.accept().await?.0.into_std()?)?))
             }
@@ -182,6 +189,35 @@ impl Drop for Listener {
     fn drop(&mut self) {
         if let Some(path) = &self.file {
             let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn what_is_said_of_the_listener_holds_for_whom_it_accepts() {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, Sharing::Alone).unwrap();
+        let Bound::Tcp(address) = listener.bound else { panic!("a TCP address") };
+        let seconds = Duration::from_secs;
+        for (keepalive, user_timeout) in
+            [(Some((seconds(71), seconds(12), 5)), Some(seconds(33))), (None, None)]
+        {
+            listener.tune(&Tuning { keepalive, user_timeout }).unwrap();
+            let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let socket = listener.accept().await.unwrap();
+            let socket = SockRef::from(socket.tcp().unwrap());
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), keepalive.is_some());
+            assert_eq!(socket.tcp_user_timeout().unwrap(), user_timeout);
+            if let Some((idle, interval, count)) = keepalive {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+                assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+                assert_eq!(socket.tcp_keepalive_retries().unwrap(), count);
+            }
         }
     }
 }

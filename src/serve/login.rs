@@ -105,7 +105,15 @@ impl Front {
     }
 
     async fn accept(self: Arc<Self>, listener: &Listener, mut stop: watch::Receiver<bool>) {
+        let mut tuned = None;
         loop {
+            let tcp = self.tcp.load_full();
+            if tuned.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &tcp)) {
+                if let Err(error) = listener.tune(&tcp.towards_clients()) {
+                    tracing::warn!(event = "serve.not_tuned", at = %listener.bound, %error);
+                }
+                tuned = Some(tcp);
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stops(&mut stop) => return self.take_the_last(listener).await,
@@ -139,8 +147,6 @@ impl Front {
 
     async fn let_in(self: &Arc<Self>, socket: Socket, arrival: Arrival) {
         count(&self.counters().connections_accepted);
-        // Fails on a connection that is broken already, which the first read finds.
-        let _ = socket.tune(&self.tcp.load().towards_clients());
         let thread = self.threads.next();
         if self.threads.is_this(thread) {
             tokio::task::spawn_local(self.clone().welcome(socket, arrival));
@@ -161,6 +167,7 @@ impl Front {
     }
 
     async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
+        threads::beat();
         let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
         let failed = |error| tracing::debug!(event = "serve.opening_failed", %error);

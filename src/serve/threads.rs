@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
@@ -18,11 +19,31 @@ const QUEUE: usize = 256;
 thread_local! {
     /// Which of the data threads this is.
     static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Whether somebody has come since the last beat, while it beats.
+    static BEATING: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// Whether this is a data thread: sessions can be begun here.
 pub fn is_here() -> bool {
     NUMBER.get().is_some()
+}
+
+/// Between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A client has come. While clients come, the thread has a timer that is soon due: tokio wakes a
+/// runtime, by a system call, for each timer that is due before all others, and a log-in has
+/// several.
+pub fn beat() {
+    if BEATING.replace(Some(true)).is_some() {
+        return;
+    }
+    tokio::task::spawn_local(async {
+        while BEATING.replace(Some(false)) == Some(true) {
+            tokio::time::sleep(BEAT).await;
+        }
+        BEATING.set(None);
+    });
 }
 
 /// What a thread is asked to do.

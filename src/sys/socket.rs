@@ -155,14 +155,7 @@ impl Socket {
 
     /// Says when the other end is given up; nothing to do on Unix sockets.
     pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
-        let Some(tcp) = self.tcp() else { return Ok(()) };
-        let socket = SockRef::from(tcp);
-        socket.set_keepalive(tuning.keepalive.is_some())?;
-        if let Some((idle, interval, count)) = tuning.keepalive {
-            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
-            socket.set_tcp_keepalive(&keepalive)?;
-        }
-        socket.set_tcp_user_timeout(tuning.user_timeout)
+        self.tcp().map_or(Ok(()), |tcp| tune(&SockRef::from(tcp), tuning))
     }
 
     /// The TCP socket underneath, for socket options.
@@ -192,6 +185,17 @@ impl Detached {
             }
         })
     }
+}
+
+/// Says when the other end of a TCP socket is given up. Said of a listening socket, it holds for all
+/// that it accepts: Linux hands these options down, as it does `TCP_NODELAY`.
+pub fn tune(socket: &SockRef<'_>, tuning: &Tuning) -> io::Result<()> {
+    socket.set_keepalive(tuning.keepalive.is_some())?;
+    if let Some((idle, interval, count)) = tuning.keepalive {
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(tuning.user_timeout)
 }
 
 /// The TCP socket under a TLS stream: it can be taken out while the TLS state stays, which
