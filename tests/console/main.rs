@@ -1,5 +1,6 @@
 //! The console: as its clients see it on a stage, and on running proxies.
 
+mod exporter;
 mod pgbouncer;
 mod pooler;
 mod protocol;
