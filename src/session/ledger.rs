@@ -248,6 +248,11 @@ impl Ledger {
         self.syncs_sent
     }
 
+    /// Whether it is not certain either what the answers to come are about.
+    pub fn is_lost(&self) -> bool {
+        self.certainty == Certainty::Lost
+    }
+
     /// Whether an error that comes now may have ended a COPY: then its [`Reach`] matters.
     pub fn awaits_copy(&self) -> bool {
         self.copying != Copying::No

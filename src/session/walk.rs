@@ -411,7 +411,7 @@ impl ServerWalk {
                 {
                     memory.on_failed(after, through);
                 }
-                if tag == b'E' && ledger.is_uncertain() {
+                if tag == b'E' && ledger.is_lost() {
                     memory.on_uncertain();
                 }
             }

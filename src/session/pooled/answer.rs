@@ -206,7 +206,7 @@ impl Pooled {
                 }
             }
         }
-        if side.ledger.is_uncertain() {
+        if side.ledger.is_lost() {
             side.memory.on_uncertain();
         }
         match renamed {

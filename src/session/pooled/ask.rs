@@ -42,12 +42,13 @@ enum Sent {
 }
 
 impl Pooled {
-    /// Walks over what the client sends. What may pass is `out` where anything was written to it, and
-    /// the region's bytes as they are otherwise.
-    pub fn ask(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> Region {
+    /// Walks over what the client sends. What may pass is `out` where it was changed (`true`), and the
+    /// region's bytes as they are otherwise.
+    pub fn ask(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> (Region, bool) {
         let mut at = side.walk.rest.min(bytes.len());
         side.walk.rest -= at;
         let mut copied = 0;
+        let mut is_changed = false;
         let stop = loop {
             match head(&bytes[at..]) {
                 Head::Partial if at == bytes.len() => break Stop::End,
@@ -63,6 +64,7 @@ impl Pooled {
                             out.extend_from_slice(&bytes[copied..at]);
                             out.append(side.patch);
                             copied = at + length;
+                            is_changed = true;
                         }
                         Sent::Not(stop) => break stop,
                     }
@@ -72,10 +74,10 @@ impl Pooled {
                 }
             }
         };
-        if copied > 0 || !out.is_empty() {
+        if is_changed {
             out.extend_from_slice(&bytes[copied..at]);
         }
-        Region { length: at, stop }
+        (Region { length: at, stop }, is_changed)
     }
 
     fn message(&mut self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
@@ -167,7 +169,7 @@ impl Pooled {
             return Sent::Not(Stop::Partial);
         }
         let Some((name, body)) = cstring(&frame[HEADER..]) else {
-            return Sent::Not(violation(words::ENDLESS_NAME.to_owned()));
+            return self.without_name(b'P', total, frame, side);
         };
         let text = text_of(body);
         if notice(text) == Notice::Candidate {
@@ -219,7 +221,7 @@ impl Pooled {
 
     fn bind(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
         let names = cstring(&frame[HEADER..]).and_then(|(portal, rest)| Some((portal, cstring(rest)?.0)));
-        let Some((portal, name)) = names else { return self.without_name(total, frame) };
+        let Some((portal, name)) = names else { return self.without_name(b'B', total, frame, side) };
         if self.must_wait(name, side) {
             return Sent::Not(Stop::Later);
         }
@@ -242,12 +244,14 @@ impl Pooled {
     }
 
     fn describe(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
-        let Some(&kind) = frame.get(HEADER) else { return self.without_name(total, frame) };
+        let Some(&kind) = frame.get(HEADER) else { return self.without_name(b'D', total, frame, side) };
         if kind != b'S' {
             side.ledger.on_client(b'D');
             return Sent::Same;
         }
-        let Some((name, _)) = cstring(&frame[HEADER + 1..]) else { return self.without_name(total, frame) };
+        let Some((name, _)) = cstring(&frame[HEADER + 1..]) else {
+            return self.without_name(b'D', total, frame, side);
+        };
         if self.must_wait(name, side) {
             return Sent::Not(Stop::Later);
         }
@@ -258,10 +262,10 @@ impl Pooled {
     }
 
     fn close(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
-        let Some(&kind) = frame.get(HEADER) else { return self.without_name(total, frame) };
+        let Some(&kind) = frame.get(HEADER) else { return self.without_name(b'C', total, frame, side) };
         if kind == b'S' {
             let Some((name, _)) = cstring(&frame[HEADER + 1..]) else {
-                return self.without_name(total, frame);
+                return self.without_name(b'C', total, frame, side);
             };
             if self.must_wait(name, side) {
                 return Sent::Not(Stop::Later);
@@ -381,7 +385,12 @@ impl Pooled {
         rename(tag, total, before, name, server_name(id, &mut [0; 16]), side)
     }
 
-    fn without_name(&self, total: usize, frame: &[u8]) -> Sent {
+    /// A message that names nothing is the server's to refuse, if that can be said of it.
+    fn without_name(&self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
+        if frame.len() == total {
+            side.ledger.on_client(tag);
+            return Sent::Same;
+        }
         let is_short = frame.len() < total.min(NAMES_MAX);
         Sent::Not(if is_short { Stop::Partial } else { violation(words::ENDLESS_NAME.to_owned()) })
     }

@@ -203,8 +203,8 @@ impl Relay {
                 has,
                 patch,
             };
-            let region = pooled.ask(bytes, side, out);
-            let pass = if out.is_empty() { &bytes[..region.length] } else { out.as_slice() };
+            let (region, is_changed) = pooled.ask(bytes, side, out);
+            let pass = if is_changed { out.as_slice() } else { &bytes[..region.length] };
             let passed = self.to_server.pass(&mut link.stream, pass, cx);
             empty_scratch(out);
             if pooled.has_due_answers(&self.ledger) {
