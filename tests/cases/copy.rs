@@ -7,7 +7,12 @@ use crate::{send, then_settled};
 use cloud_mirror::lab::eventually;
 use std::time::Duration;
 
-const TABLE: &str = "create temp table c (a int primary key, b text)";
+/// Makes a table; the message empties it.
+async fn table(name: &str) -> Vec<u8> {
+    let make = format!("create table {name} (a int primary key, b text); alter table {name} owner to app");
+    stage::server().await.sql("shop", &make).await.unwrap();
+    query(&format!("truncate {name}"))
+}
 
 fn begin(text: &str) -> Vec<u8> {
     [parse("", text, &[]), bind("", "", &[]), execute("", 0)].concat()
@@ -15,9 +20,10 @@ fn begin(text: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_42_sync_and_flush_are_ignored_while_copy_reads() {
+    let empty = table("c42").await;
     let messages = [
-        query(TABLE),
-        begin("copy c from stdin"),
+        empty.clone(),
+        begin("copy c42 from stdin"),
         sync(),
         copy_data("1\ta\n"),
         sync(),
@@ -26,36 +32,37 @@ async fn case_42_sync_and_flush_are_ignored_while_copy_reads() {
         sync(),
         copy_done(),
         sync(),
-        query("copy c from stdin"),
+        query("copy c42 from stdin"),
         sync(),
         copy_data("3\tc\n"),
         copy_done(),
-        query("select count(*) from c"),
+        query("select count(*) from c42"),
     ];
     same(ALL, &send(&messages), &then_settled("CZ12GCZGCZTDCZ")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_43_what_comes_behind_an_error_in_copy() {
+    let empty = table("c43").await;
     // The client goes on for a while, as it does not know yet.
     let late = [copy_data("2\tb\n"), copy_data("3\tc\n"), copy_done()].concat();
     let steps = [
-        Step::Send([query(TABLE), query("copy c from stdin")].concat()),
+        Step::Send([empty.clone(), query("copy c43 from stdin")].concat()),
         Step::Await(b"G"),
         Step::Send(copy_data("x\ta\n").repeat(3)),
         Step::Send(late.clone()),
         Step::Await(b"E"),
         Step::Send(late.clone()),
-        Step::Send(query("select count(*) from c")),
+        Step::Send(query("select count(*) from c43")),
         Step::Settle,
     ];
     same(ALL, &steps, &then_settled("CZGEZTDCZ")).await;
     let extended = [
-        Step::Send([query(TABLE), begin("copy c from stdin"), sync()].concat()),
+        Step::Send([empty.clone(), begin("copy c43 from stdin"), sync()].concat()),
         Step::Await(b"G"),
         Step::Send([copy_data("x\ta\n"), late.clone()].concat()),
         Step::Await(b"E"),
-        Step::Send([late, sync(), query("select count(*) from c")].concat()),
+        Step::Send([late, sync(), query("select count(*) from c43")].concat()),
         Step::Settle,
     ];
     same(ALL, &extended, &then_settled("CZ12GEZTDCZ")).await;
@@ -64,27 +71,30 @@ async fn case_43_what_comes_behind_an_error_in_copy() {
 /// Since version 14 the server then ends the connection; before, the message was used up.
 #[tokio::test(flavor = "multi_thread")]
 async fn case_43_what_has_no_place_in_copy_ends_it() {
+    let empty = table("c43p").await;
     for offence in [query("select 'no place'"), begin("select 'no place'"), function_call(177, &[])] {
-        let simple = [query(TABLE), query("copy c from stdin"), offence.clone(), query("select 'behind'")];
+        let simple =
+            [empty.clone(), query("copy c43p from stdin"), offence.clone(), query("select 'behind'")];
         same(ALL, &send(&simple), "CZGEE").await;
         let extended =
-            [query(TABLE), begin("copy c from stdin"), sync(), copy_data("1\ta\n"), offence, sync()];
+            [empty.clone(), begin("copy c43p from stdin"), sync(), copy_data("1\ta\n"), offence, sync()];
         same(ALL, &send(&extended), "CZ12GEE").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_44_copy_fail() {
+    let empty = table("c44").await;
     let messages = [
-        query(TABLE),
-        query("copy c from stdin"),
+        empty.clone(),
+        query("copy c44 from stdin"),
         copy_data("1\ta\n"),
         copy_fail("changed my mind"),
-        begin("copy c from stdin"),
+        begin("copy c44 from stdin"),
         copy_data("1\ta\n"),
         copy_fail("once more"),
         sync(),
-        query("select count(*) from c"),
+        query("select count(*) from c44"),
     ];
     let heard = same(ALL, &send(&messages), &then_settled("CZGEZ12GEZTDCZ")).await;
     let errors = heard.frames.iter().filter(|f| f.tag == b'E');
@@ -155,18 +165,19 @@ async fn case_46_copy_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_47_copy_among_several_statements() {
+    let empty = table("c47").await;
     let messages = [
-        query(TABLE),
-        query("select 1; copy c from stdin; select 2; copy c from stdin; select count(*) from c"),
+        empty.clone(),
+        query("select 1; copy c47 from stdin; select 2; copy c47 from stdin; select count(*) from c47"),
         copy_data("1\ta\n"),
         copy_done(),
         copy_data("2\tb\n"),
         copy_done(),
-        query("copy c from stdin; select 'never'; copy c from stdin"),
+        query("copy c47 from stdin; select 'never'; copy c47 from stdin"),
         copy_data("1\tagain\n"),
         copy_done(),
         copy_done(),
-        query("copy c to stdout; select 1; copy c to stdout"),
+        query("copy c47 to stdout; select 1; copy c47 to stdout"),
     ];
     same(ALL, &send(&messages), &then_settled("CZTDCGCTDCGCTDCZGEZHddcCTDCHddcCZ")).await;
 }

@@ -1,7 +1,7 @@
 //! Headers, lengths and sizes.
 
 use crate::raw::message::*;
-use crate::raw::stage::{self, ALL, Mode, app, same};
+use crate::raw::stage::{self, ALL, app, same};
 use crate::raw::{Cut, Place, Step, converse};
 use crate::{send, then_settled};
 use cloud_mirror::lab::Proxy;
@@ -44,7 +44,7 @@ async fn case_17_a_length_that_cannot_be_ends_the_connection_with_08p01() {
 #[tokio::test(flavor = "multi_thread")]
 async fn case_17_a_claimed_length_is_not_allocated() {
     for mode in ALL {
-        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode_key(*mode)]);
+        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode.key()]);
         proxy.start().await.unwrap();
         let mut claims = Vec::new();
         for tag in b"QPBdF".iter().cycle().take(50) {
@@ -61,15 +61,6 @@ async fn case_17_a_claimed_length_is_not_allocated() {
         let used_kb = memory_kb(&proxy);
         assert!(used_kb < 100 << 10, "{mode:?}: {used_kb} kB");
     }
-}
-
-fn mode_key(mode: Mode) -> (&'static str, &'static str) {
-    let name = match mode {
-        Mode::Session => "session",
-        Mode::Transaction => "transaction",
-        Mode::Auto => "auto",
-    };
-    ("pool.mode", name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +91,7 @@ async fn swallow(proxy: &Proxy, text: &str) -> (u64, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn case_19_a_row_of_200_mb_costs_a_buffer() {
     for mode in ALL {
-        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode_key(*mode)]);
+        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode.key()]);
         proxy.start().await.unwrap();
         let (length, used_kb) = swallow(&proxy, "select repeat('x', 200000000)").await;
         assert!(length > 200_000_000);
@@ -112,7 +103,7 @@ async fn case_19_a_row_of_200_mb_costs_a_buffer() {
 #[ignore = "campaign: a row of 1 GB"]
 async fn case_19_a_row_of_1_gb_costs_a_buffer() {
     for mode in ALL {
-        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode_key(*mode)]);
+        let proxy = stage::new_proxy(stage::server().await, &[("auth.type", "trust"), mode.key()]);
         proxy.start().await.unwrap();
         let (length, used_kb) = swallow(&proxy, "select repeat('x', 1073741700)").await;
         eprintln!("{mode:?}: a row of {length} bytes, at most {used_kb} kB");

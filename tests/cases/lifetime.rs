@@ -2,7 +2,7 @@
 
 use crate::raw::message::*;
 use crate::raw::stage::{self, ALL, app, same};
-use crate::raw::{Cut, End, Step, converse};
+use crate::raw::{Cut, End, Place, Step, converse};
 use cloud_mirror::lab::{Cluster, eventually};
 use std::time::Duration;
 
@@ -86,23 +86,21 @@ async fn case_49_a_client_that_leaves_in_the_middle_of_a_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn case_51_a_link_that_ended_while_nobody_used_it_is_nobodys_problem() {
     let server = stage::server().await;
-    let startup = startup(&[("user", "app"), ("database", "shop"), ("application_name", "case 51")]);
-    let idle = "from pg_stat_activity where application_name = 'case 51' and state = 'idle'";
     for mode in ALL {
-        let place = stage::through(*mode).await;
-        let steps = [Step::Send(query("select 1")), Step::Await(b"Z")];
-        converse(&place, &startup, &steps, Cut::Whole).await.unwrap();
-        for _ in 0..3 {
-            eventually(SOON, async || {
-                match server.value("postgres", &format!("select count(*) {idle}")).await?.as_str() {
-                    "0" => Err("the link has not been given back".into()),
-                    _ => Ok(()),
-                }
+        let proxy = stage::new_proxy(server, &[("auth.type", "trust"), mode.key()]);
+        proxy.start().await.unwrap();
+        let steps = [Step::Send(query("select pg_backend_pid()")), Step::Await(b"Z")];
+        for _ in 0..4 {
+            let heard = converse(&Place::Tcp(proxy.port()), &app(), &steps, Cut::Whole).await.unwrap();
+            assert_eq!(heard.tags(), "TDCZ", "{mode:?}: {:?}", heard.frames);
+            let pid = String::from_utf8_lossy(&heard.frames[1].body[6..]).into_owned();
+            let idle = format!("select count(*) from pg_stat_activity where pid = {pid} and state = 'idle'");
+            eventually(SOON, async || match server.value("postgres", &idle).await?.as_str() {
+                "1" => Ok(()),
+                other => Err(other.to_owned().into()),
             })
             .await;
-            server.sql("postgres", &format!("select pg_terminate_backend(pid, 5000) {idle}")).await.unwrap();
-            let heard = converse(&place, &startup, &steps, Cut::Whole).await.unwrap();
-            assert_eq!(heard.tags(), "TDCZ", "{mode:?}: {:?}", heard.frames);
+            server.sql("postgres", &format!("select pg_terminate_backend({pid}, 5000)")).await.unwrap();
         }
     }
 }
@@ -202,7 +200,7 @@ async fn case_62_a_setting_changed_for_all_is_told_by_links_made_before() {
     server.create_database("shop").await.unwrap();
     let proxy = stage::new_proxy(&server, &[("auth.type", "trust")]);
     proxy.start().await.unwrap();
-    let place = crate::raw::Place::Tcp(proxy.port());
+    let place = Place::Tcp(proxy.port());
     let steps = [Step::Send(query("show intervalstyle")), Step::Await(b"Z")];
     let style = async || {
         let heard = converse(&place, &app(), &steps, Cut::Whole).await.unwrap();

@@ -1,7 +1,7 @@
 //! Simple queries and function calls.
 
 use crate::raw::message::*;
-use crate::raw::stage::{self, ALL, app, same};
+use crate::raw::stage::{self, ALL, KEEPING, app, same};
 use crate::raw::{Cut, Step, converse};
 use crate::{send, then_settled};
 use cloud_mirror::lab::eventually;
@@ -86,7 +86,7 @@ async fn case_27_notices_and_settings_between_and_before_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn case_27_a_notification_while_idle() {
     let server = stage::server().await;
-    for mode in ALL {
+    for mode in KEEPING {
         let steps = [
             Step::Send(query("listen case27")),
             Step::Await(b"Z"),
@@ -96,18 +96,14 @@ async fn case_27_a_notification_while_idle() {
         ];
         let place = stage::through(*mode).await;
         let listening = tokio::spawn(async move { converse(&place, &app(), &steps, Cut::Whole).await });
+        // Until it is heard: when the client begins to listen cannot be seen from outside.
         eventually(Duration::from_secs(20), async || {
-            let count =
-                "select count(*) from pg_stat_activity where query = 'listen case27' and state = 'idle'";
-            match server.value("postgres", count).await?.as_str() {
-                "0" => Err("nobody listens yet".into()),
-                _ => Ok(()),
-            }
+            server.sql("shop", "notify case27, 'heard'").await?;
+            if listening.is_finished() { Ok(()) } else { Err("it was not heard".into()) }
         })
         .await;
-        server.sql("shop", "notify case27, 'heard'").await.unwrap();
         let heard = listening.await.unwrap().unwrap();
-        assert_eq!(heard.tags(), "CZATDCZ", "{mode:?}");
-        assert!(heard.frames[2].body.ends_with(b"case27\0heard\0"));
+        assert_eq!(heard.tags().replace('A', ""), "CZTDCZ", "{mode:?}");
+        assert!(heard.frames[2].body.ends_with(b"case27\0heard\0"), "{:?}", heard.frames);
     }
 }

@@ -241,9 +241,12 @@ impl Maker {
     fn several(&mut self) -> Vec<Step> {
         let count = self.random.random_range(2..6);
         let words = ["begin", "commit", "rollback", "savepoint a", "rollback to a", "release a", "end"];
+        // A setting among other statements is not kept where links change hands.
+        let may_set = self.allowed == Allowed::SessionState;
         let texts: Vec<&str> = (0..count)
             .map(|_| if self.one_in(4) { self.pick(&words) } else { self.statement() })
             .filter(|text| !text.contains("'open") && !text.starts_with("--"))
+            .filter(|text| may_set || !SESSION.contains(text))
             .collect();
         Self::ask(&texts.join("; "))
     }

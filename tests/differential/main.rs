@@ -24,20 +24,38 @@ async fn the_answers_are_those_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn so_they_are_where_links_change_hands() {
+    Stage::start(Mode::Auto, WORKERS).await.compare(200..300, Allowed::SessionState).await;
+    Stage::start(Mode::Transaction, WORKERS).await.compare(300..400, Allowed::TransactionState).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: thousands of conversations"]
-async fn the_answers_are_those_of_the_server_in_thousands_of_conversations() {
+async fn thousands_of_conversations_in_session_mode() {
     Stage::start(Mode::Session, WORKERS).await.compare(1_000..4_000, Allowed::SessionState).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: thousands of conversations"]
-async fn so_they_are_where_nothing_outlives_a_transaction() {
-    Stage::start(Mode::Session, WORKERS).await.compare(10_000..12_000, Allowed::TransactionState).await;
+async fn thousands_of_conversations_in_transaction_mode() {
+    Stage::start(Mode::Transaction, WORKERS).await.compare(10_000..12_000, Allowed::TransactionState).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: thousands of conversations"]
+async fn thousands_of_conversations_in_auto_mode() {
+    Stage::start(Mode::Auto, WORKERS).await.compare(20_000..22_000, Allowed::SessionState).await;
+}
+
+/// Conversation `DIFF_SEED` in `DIFF_MODE`: session, transaction or auto.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: one conversation, DIFF_SEED"]
 async fn one() {
     let seed = std::env::var("DIFF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    Stage::start(Mode::Session, 1).await.compare(seed..seed + 1, Allowed::SessionState).await;
+    let (mode, allowed) = match std::env::var("DIFF_MODE").as_deref() {
+        Ok("transaction") => (Mode::Transaction, Allowed::TransactionState),
+        Ok("auto") => (Mode::Auto, Allowed::SessionState),
+        _ => (Mode::Session, Allowed::SessionState),
+    };
+    Stage::start(mode, 1).await.compare(seed..seed + 1, allowed).await;
 }

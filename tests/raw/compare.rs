@@ -9,6 +9,7 @@
 //!   of the protocol (FATAL 08P01).
 //! - the schema of temporary tables in an error: its number is that of the back end.
 //! - the context of 57014: where a statement is when a cancel meets it is chance.
+//! - in the pooled modes, the WARNING 01000 about what will not survive.
 //! - after a length that cannot be, PostgreSQL hangs up without a word; the proxy says why first.
 
 use super::{End, Frame, Heard};
@@ -62,11 +63,16 @@ fn cut(body: &[u8]) -> String {
 }
 
 fn is_about_length((tag, body): &Masked) -> bool {
-    *tag == 'E' && body.windows(14).any(|w| w == b"invalid length")
+    *tag == 'E' && contains(body, b"invalid length")
+}
+
+fn contains(body: &[u8], words: &[u8]) -> bool {
+    body.windows(words.len()).any(|window| window == words)
 }
 
 fn masked(frames: &[Frame]) -> Vec<Masked> {
-    frames.iter().map(|frame| (frame.tag as char, mask(frame))).collect()
+    let is_told = |frame: &&Frame| frame.tag == b'N' && contains(&frame.body, b"in transaction pooling mode");
+    frames.iter().filter(|frame| !is_told(frame)).map(|frame| (frame.tag as char, mask(frame))).collect()
 }
 
 fn mask(frame: &Frame) -> Vec<u8> {

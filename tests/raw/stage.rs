@@ -16,8 +16,22 @@ pub enum Mode {
     Auto,
 }
 
-/// The modes that hold what a direct connection holds.
-pub const ALL: &[Mode] = &[Mode::Session];
+impl Mode {
+    /// The key of the configuration that chooses it.
+    pub fn key(self) -> (&'static str, &'static str) {
+        let name = match self {
+            Mode::Session => "session",
+            Mode::Transaction => "transaction",
+            Mode::Auto => "auto",
+        };
+        ("pool.mode", name)
+    }
+}
+
+/// Every mode.
+pub const ALL: &[Mode] = &[Mode::Session, Mode::Transaction, Mode::Auto];
+/// The modes in which a session keeps what it has made, as a direct connection does.
+pub const KEEPING: &[Mode] = &[Mode::Session, Mode::Auto];
 
 static SERVER: OnceCell<Cluster> = OnceCell::const_new();
 static SESSION: OnceCell<Proxy> = OnceCell::const_new();
@@ -59,19 +73,19 @@ pub fn new_proxy(server: &Cluster, keys: &[(&str, &str)]) -> Proxy {
 
 /// The proxy of a mode, which asks for no password.
 pub async fn proxy(mode: Mode) -> &'static Proxy {
-    let start = async |mode| {
+    let start = async || {
         // Fewer links than there are clients at a time.
-        let keys = [("auth.type", "trust"), ("pool.mode", mode), ("pool.size", "3")];
-        let used = if mode == "session" { 1 } else { 3 };
+        let keys = [("auth.type", "trust"), mode.key(), ("pool.size", "3")];
+        let used = if mode == Mode::Session { 2 } else { 3 };
         let proxy = new_proxy(server().await, &keys[..used]);
         proxy.start().await.unwrap();
         ends_with_us(&proxy);
         proxy
     };
     match mode {
-        Mode::Session => SESSION.get_or_init(|| start("session")).await,
-        Mode::Transaction => TRANSACTION.get_or_init(|| start("transaction")).await,
-        Mode::Auto => AUTO.get_or_init(|| start("auto")).await,
+        Mode::Session => SESSION.get_or_init(start).await,
+        Mode::Transaction => TRANSACTION.get_or_init(start).await,
+        Mode::Auto => AUTO.get_or_init(start).await,
     }
 }
 
