@@ -5,6 +5,7 @@ mod failover;
 mod fixture;
 mod home;
 mod load;
+mod pooled;
 mod proxy_kills;
 mod restart;
 mod status;
