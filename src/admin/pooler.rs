@@ -9,6 +9,7 @@ use crate::observe::clients::{ClientFacts, ClientState};
 use crate::observe::links::{LinkFacts, LinkState};
 use crate::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler};
 use crate::observe::time::console as utc;
+use crate::session::pooled::ties::Ties;
 use crate::sql::pooler::Table;
 use crate::sys::Peer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,7 @@ fn client_state(client: &ClientFacts) -> &'static str {
 
 fn of_client(pooler: &Pooler, client: &ClientFacts) -> Row {
     let mut row = client_row(pooler, client, client_state(client));
-    row.push(Some(client.ties()).filter(|bits| *bits != 0).map(|bits| format!("{bits:#x}")));
+    row.push(Some(client.ties()).filter(|bits| *bits != 0).map(|bits| Ties::from(bits).to_string()));
     row
 }
 

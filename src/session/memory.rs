@@ -112,6 +112,8 @@ pub struct Memory {
     portals: Vec<(Box<[u8]>, Change)>,
     rolled_back: bool,
     failed: bool,
+    /// What DEALLOCATE named last.
+    deallocated: Option<Box<[u8]>>,
     /// Raised whenever what [`Memory::settings`] says may have changed.
     version: u64,
 }
@@ -140,6 +142,11 @@ impl Memory {
     /// Another number whenever the settings may be others.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The name of a statement that was deallocated since this was asked.
+    pub fn take_deallocated(&mut self) -> Option<Box<[u8]>> {
+        self.deallocated.take()
     }
 
     /// Whether it is tied by this.
@@ -309,7 +316,10 @@ impl Memory {
             (b"PREPARE", _) => self.tie_by(Tie::SqlPrepare),
             (b"DECLARE CURSOR", Some(Change::DeclareForTransaction)) => {}
             (b"DECLARE CURSOR", _) => self.tie_by(Tie::HeldCursor),
-            (b"DEALLOCATE", Some(Change::Deallocate { name })) => self.forget(&name),
+            (b"DEALLOCATE", Some(Change::Deallocate { name })) => {
+                self.forget(&name);
+                self.deallocated = Some(name);
+            }
             (b"DEALLOCATE", _) => self.tie_by(Tie::UnseenChange),
             (b"DEALLOCATE ALL", _) => self.forget_statements(),
             (b"DISCARD ALL", _) => {

@@ -190,6 +190,27 @@ async fn deallocating_all_deallocates_all() {
     .await;
 }
 
+/// Case 40 by name, as psycopg does when it has prepared too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn deallocating_by_sql_knows_the_names_of_the_protocol() {
+    check(&[
+        batch(&[parse("_pg3_0", "select 1"), parse("S 2", "select 2"), parse("s3", "select 3")]),
+        Turn::Ready(query("deallocate \"_pg3_0\""), 1),
+        batch(&[bind("_pg3_0", &[]), execute()]),
+        batch(&[parse("", "DEALLOCATE \"S 2\""), bind("", &[]), execute()]),
+        batch(&[bind("S 2", &[]), execute()]),
+        Turn::Ready(query("begin"), 1),
+        Turn::Ready(query("deallocate prepare s3"), 1),
+        Turn::Ready(query("rollback"), 1),
+        batch(&[bind("s3", &[]), execute()]),
+        Turn::Ready(query("deallocate none"), 1),
+        batch(&[parse("s3", "select 4"), bind("s3", &[]), execute()]),
+        batch(&[parse("", "DEALLOCATE s3"), bind("wrong", &[]), execute()]),
+        batch(&[bind("s3", &[]), execute()]),
+    ])
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_statements_make_room_for_each_other() {
     let proxy = one_connection("transaction").await;

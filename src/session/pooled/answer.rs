@@ -114,10 +114,17 @@ impl Pooled {
                         side.memory.on_step(step, Some(tag));
                         self.journal.on_step(step);
                     }
+                    Settled::Command(n) if self.hides_command_of == Some(n) => {
+                        self.hides_command_of = None;
+                        return Passed::Instead;
+                    }
                     Settled::Command(n) => side.memory.on_command(n, tag),
                     Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
                 }
                 self.on_tag(tag);
+                if let Some(name) = side.memory.take_deallocated() {
+                    self.names.set(&name, None);
+                }
                 if matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
                     side.has.statements.clear();
                     self.names.forget_named();

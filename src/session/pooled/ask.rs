@@ -2,10 +2,10 @@
 
 use super::has::{self, Has};
 use super::journal::Act;
-use super::statements::{Statement, is_server_name, server_name};
+use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
 use crate::session::ledger::Ledger;
-use crate::session::memory::Memory;
+use crate::session::memory::{Change, Memory};
 use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
 use crate::sql::footprint::{Footprint, footprint};
@@ -153,6 +153,7 @@ impl Pooled {
         if side.ledger.is_skipping() {
             return Sent::Same;
         }
+        let drops = is_whole && self.deallocates(&change, side);
         if let Some(change) = change {
             side.memory.on_query(n, change);
         }
@@ -160,7 +161,20 @@ impl Pooled {
         // A simple query drops the statement without a name ("Simple Query").
         self.names.unnamed = None;
         side.has.unnamed = None;
+        if drops {
+            self.hides_command_of = Some(n);
+            side.patch.push(b'Q');
+            side.patch.extend((PREPARE_AND_DEALLOCATE.len() as u32 + 4).to_be_bytes());
+            side.patch.extend(PREPARE_AND_DEALLOCATE);
+            return Sent::Instead(total);
+        }
         Sent::Same
+    }
+
+    /// Whether DEALLOCATE means a statement that has another name on the server.
+    fn deallocates(&self, change: &Option<Change>, side: &Side<'_>) -> bool {
+        matches!(change, Some(Change::Deallocate { name }) if self.names.get(name).is_some())
+            && side.ledger.status() != TransactionStatus::Failed
     }
 
     fn parse(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
@@ -179,6 +193,9 @@ impl Pooled {
             side.walk.concerns_idle_links |= concerns_idle_links(text);
         }
         let statement = if is_whole { Statement::of(body) } else { Statement::lost() };
+        if name.is_empty() && self.deallocates(&statement.change, side) {
+            return self.parse_deallocate(total, &statement, side);
+        }
         if name.is_empty() {
             let step = side.ledger.on_client(b'P');
             side.has.unnamed = Some(statement.id);
@@ -217,6 +234,26 @@ impl Pooled {
         let former = self.names.set(name, Some(statement));
         self.note(side.ledger.batch(), step, Act::Parse { name: name.into(), id, former, on_link });
         self.rename(b'P', total, b"", name, id, side)
+    }
+
+    /// The server gets a DEALLOCATE of a statement that is made for it.
+    fn parse_deallocate(&mut self, total: usize, statement: &Statement, side: &mut Side<'_>) -> Sent {
+        let batch = side.ledger.batch();
+        for tag in [b'C', b'P'] {
+            let step = side.ledger.on_client(tag);
+            self.note(batch, step, Act::Hidden);
+        }
+        put_close(side.patch, DROPPED);
+        Statement::of(b"SELECT 1\0\0\0").put_parse(side.patch, DROPPED);
+        let step = side.ledger.on_client(b'P');
+        let instead = Statement::deallocating(statement.change.clone().unwrap_or(Change::ResetAll));
+        instead.put_parse(side.patch, b"");
+        let (id, on_link) = (instead.id, Some(instead.id));
+        side.has.unnamed = on_link;
+        let former = self.names.set(b"", Some(instead));
+        self.unnamed_in = batch;
+        self.note(batch, step, Act::Parse { name: Box::default(), id, former, on_link });
+        Sent::Instead(total)
     }
 
     fn bind(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
@@ -363,13 +400,7 @@ impl Pooled {
         while let Some((id, weight)) = side.has.statements.make_room(statement.weight()) {
             let step = side.ledger.on_client(b'C');
             self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
-            let mut room = [0; 16];
-            let name = server_name(id, &mut room);
-            side.patch.push(b'C');
-            side.patch.extend((name.len() as u32 + 6).to_be_bytes());
-            side.patch.push(b'S');
-            side.patch.extend(name);
-            side.patch.push(0);
+            put_close(side.patch, server_name(id, &mut [0; 16]));
         }
     }
 
@@ -398,6 +429,14 @@ impl Pooled {
     fn note(&mut self, batch: u64, step: u64, act: Act) {
         self.journal.push(batch, step, act);
     }
+}
+
+fn put_close(out: &mut Vec<u8>, name: &[u8]) {
+    out.push(b'C');
+    out.extend((name.len() as u32 + 6).to_be_bytes());
+    out.push(b'S');
+    out.extend(name);
+    out.push(0);
 }
 
 /// Puts the beginning of a message with another name into the patch. Before the name stands a name

@@ -18,6 +18,8 @@ pub enum Act {
     Refused { name: Box<[u8]>, own: Box<[u8]> },
     /// A Parse of ours: hidden.
     HiddenParse { id: u32 },
+    /// A message of ours whose effect nobody keeps account of: hidden.
+    Hidden,
     /// A Parse or Close of ours of the statement without a name: hidden.
     HiddenUnnamed,
     /// A Close of ours, to make room: hidden.
@@ -91,7 +93,7 @@ impl Journal {
         }
         let shown = match front.act {
             Act::Parse { .. } | Act::Refused { .. } => Shown::Yes,
-            Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
+            Act::Hidden | Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
             Act::FakeParse { .. } | Act::FakeClose { .. } => return Shown::Yes,
         };
         self.0.pop_front();

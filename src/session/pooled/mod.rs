@@ -94,6 +94,8 @@ pub struct Pooled {
     waits: bool,
     /// The client asks for the last values of sequences: those of other clients must not be there.
     uses_last_values: bool,
+    /// Of this simple query the first command is ours.
+    hides_command_of: Option<u64>,
     /// A Flush was sent: made-up answers must not wait for the server's next one.
     wants_answers: bool,
     /// Statement mode: a transaction block was begun.
@@ -146,6 +148,7 @@ impl Pooled {
             unnamed_in: 0,
             waits: false,
             uses_last_values: false,
+            hides_command_of: None,
             wants_answers: false,
             has_begun_block: false,
             cancel,
@@ -383,7 +386,7 @@ impl Pooled {
             Act::FakeParse { name, former } | Act::FakeClose { name, former } => {
                 self.names.set(&name, former);
             }
-            Act::Refused { .. } => {}
+            Act::Hidden | Act::Refused { .. } => {}
         }
     }
 }

@@ -57,6 +57,15 @@ impl Statement {
         Rc::new(STATEMENTS.with_borrow_mut(lost))
     }
 
+    /// DEALLOCATE of a statement that has another name on the server: there [`DROPPED`] goes instead.
+    pub fn deallocating(change: Change) -> Rc<Statement> {
+        let make = |all: &mut Statements| {
+            let body = [DEALLOCATE, b"\0\0\0"].concat();
+            Statement { change: Some(change), ..all.make(&body) }
+        };
+        Rc::new(STATEMENTS.with_borrow_mut(make))
+    }
+
     /// The text.
     pub fn text(&self) -> &[u8] {
         cstring(&self.body).map_or(&self.body, |(text, _)| text)
@@ -84,6 +93,13 @@ impl Statement {
         start
     }
 }
+
+/// A statement that is made to be deallocated: no number is 0.
+pub const DROPPED: &[u8] = b"cm_0";
+/// What deallocates it.
+const DEALLOCATE: &[u8] = b"DEALLOCATE cm_0";
+/// A simple query that does both, whose first answer is ours.
+pub const PREPARE_AND_DEALLOCATE: &[u8] = b"PREPARE cm_0 AS SELECT 1; DEALLOCATE cm_0\0";
 
 /// The name of a statement on a server, in `room`.
 pub fn server_name(id: u32, room: &mut [u8; 16]) -> &[u8] {
