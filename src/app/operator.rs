@@ -310,7 +310,7 @@ impl Facts for Desk {
         let shared = front.as_ref().map(|front| &front.shared);
         Pools {
             clients: shared.map(|shared| shared.clients.list()).unwrap_or_default(),
-            links: Vec::new(),
+            links: self.0.pool.links().list(),
             traffic: shared.map(|shared| shared.traffic.list()).unwrap_or_default(),
             now: sys::now(),
         }
@@ -324,7 +324,7 @@ impl Facts for Desk {
             config: world.config.load_full(),
             clients: front.as_ref().map(|front| front.shared.clients.list()).unwrap_or_default(),
             logging_in: front.as_ref().map_or(0, |front| front.arrivals.count()),
-            links: Vec::new(),
+            links: world.pool.links().list(),
             counts: front
                 .as_ref()
                 .map(|front| world.averages.counts(&front.shared.traffic))

@@ -7,6 +7,7 @@ use super::setup::{self, StartError};
 use super::world::{Lease, Overrides, Parts, World};
 use super::{ConfigSource, averages, front, settings};
 use crate::admin;
+use crate::backend::Destination;
 use crate::base::{Epoch, Moment, Site};
 use crate::config::{self, Config, Flag, LeaseStore};
 use crate::failover::controller::{Controller, Event};
@@ -23,6 +24,7 @@ use crate::pool::{Cancels, Pool};
 use crate::route::{Door, RouteMap, Routes};
 use crate::serve::{Bound, Front};
 use crate::session::Shared;
+use crate::session::timeouts::Limits;
 use crate::sql::pooler::Shutdown;
 use crate::sys::{self, file::StateDir};
 use arc_swap::ArcSwap;
@@ -35,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 /// Bounds of the channels between the rooms.
 const QUEUE: usize = 4096;
 /// Between two looks at idle links.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks whether all clients have left.
 const LEFT_EVERY: Duration = Duration::from_millis(20);
 
@@ -111,7 +113,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
     let (told, events_in) = mpsc::channel(QUEUE);
     let (suspicions, suspected) = mpsc::channel(QUEUE);
     let (console, calls) = mpsc::channel(64);
-    let pool = Pool::new(settings::pool(&config.pool), runtime::Handle::current());
+    let pool = Pool::new(settings::pool(&config), runtime::Handle::current());
     let counters = Arc::new(Counters::default());
     let hold_timeout = config.failover.hold_timeout;
     let limits = config.pool.clone();
@@ -143,7 +145,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         counters,
         clients: Clients::default(),
         traffic: Traffic::default(),
-        limits: ArcSwap::from_pointee(limits),
+        limits: Limits::new(limits),
     });
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);
@@ -178,10 +180,17 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         Ears { events: events_in, suspicions: suspected, lease: lease_reports },
     ));
     tasks.spawn(super::onlooker::look_on(world.clone()));
+    let tended = world.routes.clone();
     tasks.spawn(async move {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             pool.sweep();
+            let map = tended.map();
+            let is_open = map.door == Door::Open && tended.gate().is_open(sys::now());
+            pool.fill(|destination| {
+                let Destination { site, epoch, life, named, .. } = destination;
+                is_open && map.way() == (*site, *epoch, *life) && map.halts.gives_links(named)
+            });
         }
     });
     let (looked_at, traffic) = (world.clone(), front.shared.traffic.clone());
@@ -343,7 +352,7 @@ fn apply(world: &World, new: &Config) -> Result<Vec<String>, String> {
         // Whoever has a link keeps it until the end of its session or transaction, as with PgBouncer.
         world.pool.retire(|_, _| true);
     }
-    world.pool.reconfigure(settings::pool(&live.pool));
+    world.pool.reconfigure(settings::pool(&live));
     logs::set_level(live.log.level);
     let settings = settings::controller(&live);
     if world.controller.try_send(Event::Reloaded { settings }).is_err() {

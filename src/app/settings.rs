@@ -10,7 +10,6 @@ use crate::pool;
 use crate::route::{Named, Names};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The ways for clients' links: the Unix sockets in `directories` where a file is there, then the
 /// way in the configuration.
@@ -113,16 +112,11 @@ pub fn names(databases: &config::Databases) -> Arc<Names> {
 }
 
 /// Bounds of the pool.
-pub fn pool(pool: &config::Pool) -> pool::Settings {
+pub fn pool(config: &config::Config) -> pool::Settings {
     pool::Settings {
-        size: pool
-            .size
-            .or(pool.mode.is_pooled().then_some(config::Rules::POOLED_SIZE))
-            .map(|size| size as usize),
-        max_prepared_statements: 200,
-        idle_timeout: pool.server_idle_timeout.unwrap_or(Duration::MAX),
-        connect_timeout: pool.server_connect_timeout,
-        wait_timeout: pool.query_wait_timeout,
+        limits: config.pool.clone(),
+        tcp: config.tcp.towards_servers(),
+        ..pool::Settings::default()
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Destination {
     pub site: Site,
     /// Ways to reach it, the best first.
     pub upstream: Arc<Upstream>,
+    /// The database as clients name it.
+    pub named: Vec<u8>,
     /// Name of the database on that server.
     pub database: Vec<u8>,
     /// Under which epoch.

@@ -1,24 +1,30 @@
 //! Handing links out and taking them back.
 
-use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports, Seat};
+use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports};
+use super::limits::Limit;
 use super::reset::Reported;
+use super::seats::{Seat, Seats};
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
+use crate::config::{self, Tuning};
+use crate::observe::links::{LinkFacts, LinkOrigin, LinkState, Links};
 use crate::sys::{self, Detached, Socket};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-/// How long a link is used: a back end keeps the settings that its role and database had at its start,
-/// and what it has cached.
-const LIFETIME: Duration = Duration::from_secs(3600);
+/// How many links to one server are opened at a time: each costs it a process, and a storm of clients
+/// must leave it time for those who are in.
+const OPENING_MAX: u32 = 16;
+/// How long a link that nobody waits for may wait for its turn to be opened.
+const FILLED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a full server is asked again after links that nobody uses were closed …
 const ROOM_WITHIN: Duration = Duration::from_millis(500);
 /// … and how often: its back ends need a moment to end.
@@ -29,27 +35,18 @@ const REFUSAL_KEPT: Duration = Duration::from_secs(60);
 /// What the pool may do.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most links of one user to one database; `None` leaves it to the server's own limits.
-    pub size: Option<usize>,
-    /// After this time an unused link is closed.
-    pub idle_timeout: Duration,
-    /// How long a server may take to log us in.
-    pub connect_timeout: Duration,
-    /// How long a client waits for a link while all are in use.
-    pub wait_timeout: Duration,
+    /// Sizes, limits and timeouts.
+    pub limits: config::Pool,
+    /// When a server that does not answer is given up.
+    pub tcp: Tuning,
     /// Statements kept prepared on one link in the pooled modes.
     pub max_prepared_statements: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            size: None,
-            idle_timeout: Duration::from_secs(600),
-            connect_timeout: Duration::from_secs(15),
-            wait_timeout: Duration::from_secs(120),
-            max_prepared_statements: 200,
-        }
+        let tcp = config::Tcp::default().towards_servers();
+        Self { limits: config::Pool::default(), tcp, max_prepared_statements: 200 }
     }
 }
 
@@ -67,9 +64,14 @@ pub struct Request {
 /// Why a session gets no link.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// All links that this user may have to this database were in use for too long.
-    #[error("no connection was free within {0:?}")]
-    Full(Duration),
+    /// A limit was reached for too long.
+    #[error("no connection to the server was free within {}", words(*.waited))]
+    Full {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Which limit.
+        limit: Limit,
+    },
     /// The server cannot be logged in to.
     #[error(transparent)]
     Backend(#[from] backend::Error),
@@ -82,11 +84,19 @@ impl PoolError {
     /// Nothing was executed: trying again is at worst useless.
     pub fn retry(&self) -> Retry {
         match self {
-            PoolError::Full(_) => Retry::Safe,
+            PoolError::Full { .. } => Retry::Safe,
             PoolError::Backend(error) => error.retry(),
             PoolError::ShuttingDown => Retry::Never,
         }
     }
+}
+
+/// Milliseconds below a second.
+fn words(waited: Duration) -> String {
+    if waited < Duration::from_secs(1) || waited.subsec_millis() > 0 {
+        return format!("{} ms", waited.as_millis());
+    }
+    format!("{} s", waited.as_secs())
 }
 
 /// A link, and what gives it back.
@@ -124,6 +134,10 @@ struct Inner {
     settings: ArcSwap<Settings>,
     runtime: Handle,
     groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
+    seats: Seats,
+    links: Links,
+    /// Permits for links that are being opened, by site.
+    opening: [Arc<Semaphore>; 2],
     /// Roles that a Unix socket has refused, and when.
     refused: Mutex<HashMap<(String, Address), Moment>>,
     in_use: Arc<AtomicU64>,
@@ -168,6 +182,9 @@ impl Pool {
             settings: ArcSwap::from_pointee(settings),
             runtime,
             groups: Mutex::default(),
+            seats: Seats::default(),
+            links: Links::default(),
+            opening: std::array::from_fn(|_| Arc::new(Semaphore::new(OPENING_MAX as usize))),
             refused: Mutex::default(),
             in_use: Arc::default(),
             returning: Arc::default(),
@@ -178,58 +195,142 @@ impl Pool {
 
     /// Finds or opens a link. Call it on the control runtime.
     ///
-    /// Waits at most `wait_timeout` for its turn where the size is limited; waiters are served in
+    /// Waits at most `query_wait_timeout` for its turn where a limit is reached; waiters are served in
     /// the order in which they came. The server's own refusals come back in its own words.
     pub async fn check_out(&self, request: &Request) -> Result<Checkout, PoolError> {
+        let settings = self.settings();
+        let waited = settings.limits.query_wait_timeout;
+        let deadline = tokio::time::Instant::now() + waited;
         let group = self.group(request);
-        let wait = self.0.settings.load().wait_timeout;
+        group.remember(request);
         let seat = match group.free_seat() {
-            Some(seat) => seat,
-            None => {
+            Ok(seat) => seat,
+            Err(limit) => {
                 // Links that lie idle on a data thread have their seats.
                 self.0.hungry.send_modify(|times| *times += 1);
-                tokio::time::timeout(wait, group.seat())
-                    .await
-                    .map_err(|_| PoolError::Full(wait))?
-                    .ok_or(PoolError::ShuttingDown)?
+                let seat = tokio::time::timeout_at(deadline, group.seat()).await;
+                seat.map_err(|_| PoolError::Full { waited, limit })?
             }
         };
         let epoch = request.destination.epoch;
         while let Some(idle) = group.take(epoch, &request.parameters) {
-            if reset::is_silent(&idle.stream) {
+            let lain = sys::now().since(idle.since);
+            let stream = match lain > settings.limits.server_check_delay {
+                true => {
+                    idle.facts.entry.facts().set_state(LinkState::Tested);
+                    reset::checked(idle.stream).await
+                }
+                false => reset::is_silent(&idle.stream).then_some(idle.stream),
+            };
+            if let Some(stream) = stream {
                 let lease = self.lease(group, seat, idle.facts, epoch);
-                return Ok(Checkout {
-                    stream: idle.stream,
-                    leftover: Vec::new(),
-                    notices: Vec::new(),
-                    lease,
-                });
+                return Ok(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }
         }
-        group.make_room();
+        self.open_new(request, group, seat, deadline).await
+    }
+
+    /// Opens a link for a seat.
+    async fn open_new(
+        &self,
+        request: &Request,
+        group: Arc<Group>,
+        seat: Seat,
+        deadline: tokio::time::Instant,
+    ) -> Result<Checkout, PoolError> {
+        let (settings, epoch) = (self.settings(), request.destination.epoch);
+        let waited = settings.limits.query_wait_timeout;
+        self.make_room(request, &group);
+        let turn = self.opening(request.destination.site).acquire_owned();
+        let full = |_| PoolError::Full { waited, limit: Limit::LogIns(OPENING_MAX) };
+        let turn = tokio::time::timeout_at(deadline, turn).await.map_err(full)?;
+        let _turn = turn.map_err(|_| PoolError::ShuttingDown)?;
         let generation = group.generation();
         let link = self.open_with_room(request).await?;
+        // Fails on a link that is broken already, which its first use finds.
+        let _ = link.stream.tune(&settings.tcp);
+        let address = link.endpoint.address.to_string();
+        let origin = LinkOrigin {
+            site: request.destination.site,
+            epoch,
+            database: group.named.clone(),
+            user: request.login.user.to_string(),
+            address: address.clone(),
+            pid: link.pid,
+            tls: link.stream.tls_in_use(),
+            connected_at: SystemTime::now(),
+            replication: replication(&request.parameters),
+        };
+        let lifetime = jittered(group.rules.load().server_lifetime, sys::random_bytes());
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
             reported: group.share(link.parameters),
             target: Arc::new(CancelTarget { endpoint: link.endpoint, pid: link.pid, secret: link.secret }),
-            opened_at: sys::now(),
+            expires_at: sys::now() + lifetime,
+            entry: self.0.links.enter(origin),
             generation,
         });
         group.opened(&facts);
-        let lost = |source| backend::Error::Lost { at: facts.target.endpoint.address.to_string(), source };
+        let lost = |source| backend::Error::Lost { at: address, source };
         let stream = link.stream.detach().map_err(lost)?;
         let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
     }
 
+    fn opening(&self, site: Site) -> Arc<Semaphore> {
+        match site {
+            Site::Local => self.0.opening[0].clone(),
+            Site::Cloud => self.0.opening[1].clone(),
+        }
+    }
+
+    /// Closes idle links until one more may be opened; call it with a seat in hand. They count for the
+    /// limits of their group, of its database and of its user.
+    fn make_room(&self, request: &Request, group: &Group) {
+        let [of_group, of_database, of_user] = group.spare();
+        let most = |spare: u32| usize::try_from(spare).unwrap_or(usize::MAX);
+        if let Some(spare) = of_group {
+            group.trim(most(spare));
+        }
+        let (site, database) = (request.destination.site, &request.destination.database);
+        let groups = self.groups();
+        let here = groups.iter().filter(|(key, _)| key.site == site);
+        for (spare, is_meant) in [
+            (
+                of_database,
+                (|key, database, _| key.database == *database) as fn(&GroupKey, &Vec<u8>, &str) -> bool,
+            ),
+            (of_user, |key, _, user| key.user == user),
+        ] {
+            let Some(spare) = spare else { continue };
+            let meant = here.clone().filter(|(key, _)| is_meant(key, database, request.login.user.as_str()));
+            let mut left = most(spare);
+            for (_, group) in meant {
+                group.trim(left);
+                left -= group.idle_count().min(left);
+            }
+        }
+    }
+
+    /// Every link that is open.
+    pub fn links(&self) -> &Links {
+        &self.0.links
+    }
+
     /// A link that lies ready, if there is one; nothing is waited for. Can be called on any runtime.
     pub fn at_hand(&self, request: &Request) -> Option<Checkout> {
         let group = self.group(request);
-        let seat = group.free_seat()?;
+        let seat = group.free_seat().ok()?;
         let epoch = request.destination.epoch;
+        let check_delay = self.0.settings.load().limits.server_check_delay;
         loop {
-            let Idle { stream, facts, .. } = group.take(epoch, &request.parameters)?;
+            let idle = group.take(epoch, &request.parameters)?;
+            if sys::now().since(idle.since) > check_delay {
+                // To ask it takes a while.
+                group.put(idle);
+                return None;
+            }
+            let Idle { stream, facts, .. } = idle;
             if reset::is_silent(&stream) {
                 let lease = self.lease(group, seat, facts, epoch);
                 return Some(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
@@ -259,10 +360,12 @@ impl Pool {
 
     /// Takes other settings. A smaller size takes no link away from who uses it.
     pub fn reconfigure(&self, settings: Settings) {
-        let size = settings.size;
+        let limits = settings.limits.clone();
         self.0.settings.store(Arc::new(settings));
-        for group in self.groups().values() {
-            group.resize(size);
+        for (key, group) in self.groups().iter() {
+            let rules = limits.rules(&group.named, &key.user);
+            self.0.seats.change_rules(key, &rules);
+            group.rules.store(Arc::new(rules));
         }
     }
 
@@ -281,13 +384,32 @@ impl Pool {
         });
     }
 
-    /// Closes links that were not used for `idle_timeout`; call it every now and then.
+    /// Closes links that were not used for `server_idle_timeout` or are too old; call it every now and
+    /// then.
     pub fn sweep(&self) {
         let now = sys::now();
-        let timeout = self.0.settings.load().idle_timeout;
-        self.groups().retain(|_, group| {
-            group.sweep(|idle| now.since(idle.since) < timeout) || Arc::strong_count(group) > 1
-        });
+        let unused = self.0.settings.load().limits.server_idle_timeout.map(|timeout| now - timeout);
+        self.groups().retain(|_, group| group.tend(now, unused) || Arc::strong_count(group) > 1);
+    }
+
+    /// Opens links where fewer than `min_size` are open, to destinations that are `wanted`; call it
+    /// every now and then.
+    pub fn fill(&self, wanted: impl Fn(&Destination) -> bool) {
+        let groups: Vec<Arc<Group>> = self.groups().values().cloned().collect();
+        for group in groups {
+            let Some(request) = group.missing().filter(|request| wanted(&request.destination)) else {
+                continue;
+            };
+            let Ok(seat) = group.free_seat() else { continue };
+            let pool = self.clone();
+            self.0.runtime.spawn(async move {
+                let deadline = tokio::time::Instant::now() + FILLED_WITHIN;
+                match pool.open_new(&request, group, seat, deadline).await {
+                    Ok(checkout) => checkout.lease.give_back(checkout.stream, Vec::new()),
+                    Err(error) => tracing::debug!(event = "pool.not_filled", %error),
+                }
+            });
+        }
     }
 
     /// Retires the links to the databases that are chosen, by site and by their names there: those
@@ -327,8 +449,15 @@ impl Pool {
             user: request.login.user.as_str().to_owned(),
             database: request.destination.database.clone(),
         };
-        let group = || Arc::new(Group::new(self.0.settings.load().size));
-        self.groups().entry(key).or_insert_with(group).clone()
+        let mut groups = self.groups();
+        if let Some(group) = groups.get(&key) {
+            return group.clone();
+        }
+        let named = request.destination.named.clone();
+        let rules = self.0.settings.load().limits.rules(&named, &key.user);
+        let group = Arc::new(Group::new(key.clone(), named, rules, self.0.seats.clone()));
+        groups.insert(key, group.clone());
+        group
     }
 
     fn groups(&self) -> std::sync::MutexGuard<'_, HashMap<GroupKey, Arc<Group>>> {
@@ -338,6 +467,7 @@ impl Pool {
     fn lease(&self, group: Arc<Group>, seat: Seat, facts: Arc<Facts>, epoch: Epoch) -> Lease {
         let is_reusable = !facts.opened_with.iter().any(|(name, _)| name == b"replication");
         let counted = Counted::new(&self.0.in_use);
+        facts.entry.facts().set_state(LinkState::Active);
         Lease { pool: self.clone(), group, seat, facts, epoch, is_reusable, _counted: counted }
     }
 
@@ -386,7 +516,7 @@ impl Pool {
             if !is_last && self.was_refused(request, endpoint) {
                 continue;
             }
-            let timeout = self.0.settings.load().connect_timeout;
+            let timeout = self.0.settings.load().limits.server_connect_timeout;
             match backend::connect(endpoint, &request.login, &parameters, timeout).await {
                 Ok(link) => return Ok(link),
                 Err(error) if !is_last && another_way_may_work(&error) => {
@@ -412,6 +542,18 @@ impl Pool {
         refused.retain(|_, at| now.since(*at) < REFUSAL_KEPT);
         refused.insert(key, now);
     }
+}
+
+/// Up to a tenth shorter, so that links that were opened together do not end together.
+fn jittered(lifetime: Duration, random: [u8; 2]) -> Duration {
+    let tenth = u64::try_from(lifetime.as_nanos() / 10).unwrap_or(u64::MAX);
+    let share = u64::from(u16::from_ne_bytes(random));
+    lifetime - Duration::from_nanos(tenth / u64::from(u16::MAX) * share)
+}
+
+fn replication(parameters: &Parameters) -> Option<String> {
+    let found = parameters.iter().rev().find(|(name, _)| name == b"replication");
+    found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
 }
 
 /// Whether the refusal is about this way in, and not about the role, the database or the server.
@@ -453,7 +595,7 @@ impl Lease {
 
     /// Whether its time is over.
     pub fn is_old(&self) -> bool {
-        sys::now().since(self.facts.opened_at) > LIFETIME
+        sys::now() > self.facts.expires_at || self.facts.entry.facts().is_close_needed()
     }
 
     /// How many wait for a link of this user to this database, of which `own` are the asker's.
@@ -464,6 +606,11 @@ impl Lease {
     /// Whether another link of this user to this database may be used now.
     pub fn room(&self) -> Room {
         Room(self.group.clone())
+    }
+
+    /// What is known of the link.
+    pub fn link(&self) -> &Arc<LinkFacts> {
+        self.facts.entry.facts()
     }
 
     /// Process id of the back end.
@@ -494,6 +641,9 @@ impl Lease {
         }
         let Lease { pool, group, seat, facts, epoch, is_reusable: _, _counted } = self;
         let returning = Counted::new(&pool.0.returning);
+        let entry = facts.entry.facts().clone();
+        entry.set_state(LinkState::Tested);
+        entry.set_client(None, Moment::default());
         if reset::reset(&mut socket, &facts.reported, reported).await.is_ok()
             && let Ok(stream) = socket.detach()
         {
@@ -506,5 +656,28 @@ impl Lease {
     fn may_be_used_again(&self) -> bool {
         let is_over = self.is_old() || self.has_retired();
         self.is_reusable && !is_over && !self.is_cancelled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_differ_by_up_to_a_tenth() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(jittered(hour, [0, 0]), hour);
+        let shortest = jittered(hour, [255, 255]);
+        assert!((Duration::from_secs(3240)..Duration::from_secs(3241)).contains(&shortest), "{shortest:?}");
+        let middle = jittered(hour, u16::to_ne_bytes(1 << 15));
+        assert!(shortest < middle && middle < hour);
+        assert_eq!(jittered(Duration::ZERO, [1, 2]), Duration::ZERO);
+    }
+
+    #[test]
+    fn waits_are_told_in_words() {
+        assert_eq!(words(Duration::from_millis(300)), "300 ms");
+        assert_eq!(words(Duration::from_millis(1500)), "1500 ms");
+        assert_eq!(words(Duration::from_secs(120)), "120 s");
     }
 }

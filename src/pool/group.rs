@@ -1,11 +1,15 @@
 //! The links of one user to one database.
 
 use super::CancelTarget;
+use super::limits::Limit;
+use super::seats::{Seat, Seats};
 use crate::base::{Epoch, Moment, Site};
+use crate::config::Rules;
+use crate::observe::links::{LinkEntry, LinkState};
 use crate::sys::Detached;
+use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Start-up parameters besides `user` and `database`, in the order in which the client sent them.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -39,42 +43,25 @@ pub struct Facts {
     /// What the server reported at log-in, and reports again after a reset.
     pub reported: Reports,
     pub target: Arc<CancelTarget>,
-    pub opened_at: Moment,
+    /// When it has become too old.
+    pub expires_at: Moment,
+    /// Its place in the list of links.
+    pub entry: LinkEntry,
     /// The group's generation when the link was asked for.
     pub generation: u64,
-}
-
-/// How many permits there are, those of taken seats included; as many as there can be without a
-/// limit.
-#[derive(Debug)]
-struct Size {
-    is: usize,
-    should_be: usize,
-}
-
-/// The right to use a link.
-#[derive(Debug)]
-pub struct Seat {
-    group: Arc<Group>,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let Some(permit) = self.permit.take() else { return };
-        let mut size = self.group.size();
-        if size.is > size.should_be {
-            size.is -= 1;
-            permit.forget();
-        }
-    }
 }
 
 /// The right to use a link is a [`Seat`]; idle links take none, but count for the limit.
 #[derive(Debug)]
 pub struct Group {
-    permits: Arc<Semaphore>,
-    size: Mutex<Size>,
+    key: Arc<GroupKey>,
+    /// The database as clients name it.
+    pub named: Vec<u8>,
+    /// What holds for it; a reload changes it.
+    pub rules: ArcSwap<Rules>,
+    seats: Seats,
+    /// The request by which it was used last, where links are to be kept open.
+    last: Mutex<Option<super::Request>>,
     idle: Mutex<Vec<Idle>>,
     /// Of the link that was opened last.
     reported: Mutex<Reports>,
@@ -99,13 +86,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Group {
-    pub fn new(size: Option<usize>) -> Self {
-        let size = size.unwrap_or(Semaphore::MAX_PERMITS);
-        let permits = Arc::new(Semaphore::new(size));
-        let size = Mutex::new(Size { is: size, should_be: size });
+    pub fn new(key: GroupKey, named: Vec<u8>, rules: Rules, seats: Seats) -> Self {
         Self {
-            permits,
-            size,
+            key: Arc::new(key),
+            named,
+            rules: ArcSwap::from_pointee(rules),
+            seats,
+            last: Mutex::default(),
             idle: Mutex::default(),
             reported: Mutex::default(),
             generation: AtomicU64::default(),
@@ -113,6 +100,26 @@ impl Group {
             waiting: AtomicUsize::new(0),
             welcomes: Default::default(),
         }
+    }
+
+    /// Remembers how it is used, where links are to be kept open.
+    pub fn remember(&self, request: &super::Request) {
+        if self.rules.load().min_size > 0 {
+            *self.last() = Some(request.clone());
+        }
+    }
+
+    /// How to open a link that is missing, if one is, and if nobody uses the group otherwise now.
+    pub fn missing(&self) -> Option<super::Request> {
+        let open = self.seats_taken() + self.idle_count();
+        if open >= self.rules.load().min_size as usize {
+            return None;
+        }
+        self.last().clone()
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<super::Request>> {
+        self.last.lock().expect("no holder of the last request panics")
     }
 
     /// What a link that is about to be opened belongs to.
@@ -148,8 +155,7 @@ impl Group {
 
     /// Seats taken: links in use, being opened or being reset.
     pub fn seats_taken(&self) -> usize {
-        let size = self.size().is;
-        size.saturating_sub(self.permits.available_permits())
+        self.seats.pool(&self.key).0 as usize
     }
 
     /// The list of the link before, where it is the same.
@@ -162,45 +168,32 @@ impl Group {
     }
 
     /// The right to use one more link, where one is free now.
-    pub fn free_seat(self: &Arc<Self>) -> Option<Seat> {
-        let permit = self.permits.clone().try_acquire_owned().ok()?;
-        Some(Seat { group: self.clone(), permit: Some(permit) })
+    pub fn free_seat(&self) -> Result<Seat, Limit> {
+        self.seats.take(&self.key, &self.rules.load())
     }
 
     /// Whether one more link may be used now.
     pub fn has_room(&self) -> bool {
-        self.permits.available_permits() > 0
+        let has_spare = |spare: Option<u32>| spare != Some(0);
+        self.seats.pool(&self.key).1.is_none() && self.seats.spare(&self.key).into_iter().all(has_spare)
     }
 
-    /// How many wait for a seat.
+    /// How many wait for a seat: of this group, or of any while a limit that groups share is reached.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) + self.seats.waiting_for_others()
     }
 
-    /// Waits for the right to use one more link.
-    pub async fn seat(self: &Arc<Self>) -> Option<Seat> {
+    /// Waits for the right to use one more link; the caller holds the deadline.
+    pub async fn seat(&self) -> Seat {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        Some(Seat { group: self.clone(), permit: Some(permit) })
+        let rules = self.rules.load_full();
+        self.seats.wait(&self.key, &rules).await
     }
 
-    /// Changes the limit. Seats that are taken stay so; beyond a smaller limit they are not given
-    /// to others when they become free.
-    pub fn resize(&self, size: Option<usize>) {
-        let wanted = size.unwrap_or(Semaphore::MAX_PERMITS);
-        let mut size = self.size();
-        size.should_be = wanted;
-        if wanted > size.is {
-            self.permits.add_permits(wanted - size.is);
-            size.is = wanted;
-        } else {
-            size.is -= self.permits.forget_permits(size.is - wanted);
-        }
-    }
-
-    fn size(&self) -> MutexGuard<'_, Size> {
-        self.size.lock().expect("no holder of the size panics")
+    /// How many links may lie idle beside those in use: of the group, of its database, of its user.
+    pub fn spare(&self) -> [Option<u32>; 3] {
+        self.seats.spare(&self.key)
     }
 
     /// The newest idle link that fits; the ones of another epoch are closed on the way.
@@ -211,19 +204,18 @@ impl Group {
         Some(idle.remove(fitting))
     }
 
-    /// Closes idle links until one more may be opened; call it with a seat in hand.
-    pub fn make_room(&self) {
-        let (in_use, size) = (self.seats_taken(), self.size().is);
+    /// Closes the idle links that have lain there longest, until `most` are left.
+    pub fn trim(&self, most: usize) {
         let mut idle = self.idle();
-        while !idle.is_empty() && in_use + idle.len() > size {
-            idle.remove(0);
-        }
+        let excess = idle.len().saturating_sub(most);
+        idle.drain(..excess);
     }
 
     /// Keeps a link, unless it has retired.
     pub fn put(&self, link: Idle) {
         let mut idle = self.idle();
         if !self.has_retired(&link.facts) {
+            link.facts.entry.facts().set_state(LinkState::Idle);
             idle.push(link);
         }
     }
@@ -232,6 +224,20 @@ impl Group {
     pub fn sweep(&self, keep: impl Fn(&Idle) -> bool) -> bool {
         let mut idle = self.idle();
         idle.retain(keep);
+        !idle.is_empty()
+    }
+
+    /// Closes links that have become too old, and those that have lain idle since before `unused`,
+    /// but for `min_size`, the newest. Says whether any are left.
+    pub fn tend(&self, now: Moment, unused: Option<Moment>) -> bool {
+        let keep = (self.rules.load().min_size as usize).saturating_sub(self.seats_taken());
+        let mut idle = self.idle();
+        idle.retain(|link| now < link.facts.expires_at && !link.facts.entry.facts().is_close_needed());
+        if let Some(unused) = unused {
+            let old = idle.iter().take_while(|link| link.since < unused).count();
+            let excess = idle.len().saturating_sub(keep);
+            idle.drain(..old.min(excess));
+        }
         !idle.is_empty()
     }
 

@@ -20,6 +20,8 @@ pub enum Limit {
     Database(u32),
     /// `max_user_connections`
     User(u32),
+    /// So many log-ins to the server are under way.
+    LogIns(u32),
 }
 
 impl fmt::Display for Limit {
@@ -29,6 +31,7 @@ impl fmt::Display for Limit {
             Limit::Pool(most) => write!(f, "pool.size is {most}"),
             Limit::Database(most) => write!(f, "max_db_connections is {most}"),
             Limit::User(most) => write!(f, "max_user_connections is {most}"),
+            Limit::LogIns(most) => write!(f, "{most} log-ins to the server are under way"),
         }
     }
 }
@@ -116,9 +119,9 @@ impl Book {
     }
 
     /// Other rules are in force from now on.
-    pub fn change_rules(&mut self, rules: impl Fn(&GroupKey) -> Rules) {
-        for (key, entry) in &mut self.pools {
-            entry.rules = rules(key);
+    pub fn change_rules(&mut self, key: &GroupKey, rules: &Rules) {
+        if let Some(entry) = self.pools.get_mut(key) {
+            entry.rules.clone_from(rules);
         }
     }
 
@@ -133,11 +136,6 @@ impl Book {
         Some((key, ticket))
     }
 
-    /// What keeps this pool's next client waiting.
-    pub fn why(&self, key: &GroupKey) -> Limit {
-        self.free(key, Reach::Size).err().unwrap_or_else(|| self.limit_of_pool(key))
-    }
-
     /// Seats taken of a pool, and since when its first waiter waits.
     pub fn pool(&self, key: &GroupKey) -> (u32, Option<Moment>) {
         let found = self.pools.get(key);
@@ -148,7 +146,8 @@ impl Book {
     pub fn waiting_for_others(&self) -> usize {
         let is_shared = |limit: &Limit| !matches!(limit, Limit::Pool(_));
         let waiting = self.pools.iter().filter(|(_, entry)| !entry.queue.is_empty());
-        let blocked = waiting.filter(|(key, _)| self.free(key, Reach::Size).err().as_ref().is_some_and(is_shared));
+        let blocked =
+            waiting.filter(|(key, _)| self.free(key, Reach::Size).err().as_ref().is_some_and(is_shared));
         blocked.map(|(_, entry)| entry.queue.len()).sum()
     }
 
@@ -266,7 +265,7 @@ mod tests {
         assert_eq!(book.take(&b, &rules), Err(Limit::Database(1)));
         let first = book.wait(&b, &rules, Moment(1));
         let second = book.wait(&a, &rules, Moment(2));
-        assert_eq!((book.why(&b), book.waiting_for_others()), (Limit::Database(1), 2));
+        assert_eq!(book.waiting_for_others(), 2);
         book.take(&elsewhere, &rules).unwrap();
         assert_eq!(granted(&mut book), []);
         book.release(&a);
@@ -308,9 +307,9 @@ mod tests {
         let (mut book, key) = (Book::default(), key("app", "shop"));
         book.take(&key, &rules(1)).unwrap();
         let ticket = book.wait(&key, &rules(1), Moment(1));
-        book.change_rules(|_| rules(2));
+        book.change_rules(&key, &rules(2));
         assert_eq!(granted(&mut book), [ticket]);
-        book.change_rules(|_| rules(1));
+        book.change_rules(&key, &rules(1));
         book.release(&key);
         assert_eq!(book.take(&key, &rules(1)), Err(Limit::Pool(1)), "one of two is still taken");
         book.release(&key);

@@ -10,12 +10,15 @@ mod admission;
 mod cancel;
 mod checkout;
 mod group;
+mod limits;
 mod reset;
+mod seats;
 mod welcome;
 
 pub use admission::{Admission, Admitted, TooMany};
 pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels};
 pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Room, Settings};
 pub use group::{Parameters, Reports};
+pub use limits::Limit;
 pub use reset::{Reported, reset};
 pub use welcome::{Asked, Welcome};

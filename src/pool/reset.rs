@@ -19,6 +19,9 @@ const STATEMENTS: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x2aSELECT pg_catalog
 /// A setting that the server has reported, by name and value.
 pub type Reported = (Box<[u8]>, Box<[u8]>);
 
+/// How long a link that lay idle may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Sends `DISCARD ALL` and waits until the server is idle again. The settings are then those of
 /// the link's start-up ("DISCARD"). Any surprise is an error: the link is closed.
 ///
@@ -81,6 +84,31 @@ fn note(body: &[u8], reported: &mut Vec<Reported>) {
     {
         reported.retain(|(known, _)| **known != *name);
         reported.push((name.into(), value.into()));
+    }
+}
+
+/// Asks a link that lay idle for a while whether its server still answers, by an empty query; `None`
+/// when it does not.
+pub async fn checked(stream: Detached) -> Option<Detached> {
+    if !is_silent(&stream) {
+        return None;
+    }
+    let mut socket = stream.attach().ok()?;
+    match tokio::time::timeout(ANSWER_WITHIN, empty_query(&mut socket)).await {
+        Ok(Ok(())) => socket.detach().ok(),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+async fn empty_query(stream: &mut Socket) -> io::Result<()> {
+    stream.write_all(b"Q\0\0\0\x05\0").await?;
+    stream.flush().await?;
+    // EmptyQueryResponse and ReadyForQuery outside a transaction.
+    let mut answer = [0; 11];
+    stream.read_exact(&mut answer).await?;
+    match &answer == b"I\0\0\0\x04Z\0\0\0\x05I" {
+        true => Ok(()),
+        false => Err(io::Error::other("not the answer to an empty query")),
     }
 }
 

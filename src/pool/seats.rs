@@ -74,11 +74,6 @@ impl Seats {
         granted.await.expect(turn)
     }
 
-    /// What keeps a pool's next client waiting.
-    pub fn why(&self, key: &GroupKey) -> Limit {
-        self.state().book.why(key)
-    }
-
     /// Seats taken of a pool, and since when its first waiter waits.
     pub fn pool(&self, key: &GroupKey) -> (u32, Option<Moment>) {
         self.state().book.pool(key)
@@ -95,8 +90,8 @@ impl Seats {
     }
 
     /// Other rules are in force from now on. Seats that are taken stay so.
-    pub fn change_rules(&self, rules: impl Fn(&GroupKey) -> Rules) {
-        self.state().book.change_rules(rules);
+    pub fn change_rules(&self, key: &GroupKey, rules: &Rules) {
+        self.state().book.change_rules(key, rules);
         self.serve();
     }
 

@@ -78,9 +78,11 @@ impl RouteMap {
 
     /// Finds the writer's copy of `database`, as clients name it.
     pub fn resolve(&self, database: &[u8]) -> Result<Destination, NoRoute> {
+        let named = database;
         let to = |site, upstream: &Arc<Upstream>, database: &[u8]| Destination {
             site,
             upstream: upstream.clone(),
+            named: named.to_vec(),
             database: database.to_vec(),
             epoch: self.epoch,
             life: self.life,

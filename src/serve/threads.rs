@@ -2,7 +2,8 @@
 
 use crate::observe::count;
 use crate::session::pooled::stash;
-use crate::session::{Handover, Session, Shared, wake};
+use crate::session::{Handover, Session, Shared, timeouts, wake};
+use crate::sys;
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Handovers that wait for a busy thread; more of them slow the log-ins down.
 const QUEUE: usize = 256;
@@ -142,6 +144,20 @@ fn live(jobs: mpsc::Receiver<Job>, shared: Arc<Shared>, started: &std::sync::mps
     }
 }
 
+/// Looks for clients that are overdue, where anybody can be.
+fn looks_of(shared: &Shared) -> Option<Interval> {
+    let mut looks = tokio::time::interval(timeouts::pause(&shared.limits.load())?);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(looks)
+}
+
+async fn tick(looks: &mut Option<Interval>) {
+    match looks {
+        Some(looks) => drop(looks.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// Begins a session on this thread.
 fn begin(handover: Handover, shared: &Arc<Shared>) {
     let number = NUMBER.get().unwrap_or_default();
@@ -160,6 +176,8 @@ async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
     let mut changes = shared.routes.changes();
     let mut hunger = shared.pool.hunger();
     let mut clears = shared.pool.clears();
+    let mut reloads = shared.limits.changes();
+    let mut looks = looks_of(&shared);
     loop {
         tokio::select! {
             job = jobs.recv() => match job {
@@ -176,6 +194,13 @@ async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
                 }
                 Err(_) => break,
             },
+            changed = reloads.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                looks = looks_of(&shared);
+            }
+            () = tick(&mut looks) => wake::look_at_all(&shared.limits.load(), sys::now()),
             wanted = hunger.changed() => {
                 if wanted.is_err() {
                     break;

@@ -28,18 +28,19 @@ pub mod relay;
 mod replay;
 mod switch;
 mod tell;
+pub mod timeouts;
 pub mod wake;
 pub mod walk;
 
 pub use switch::{Made, NoLink, Wanted};
 
-use crate::backend::Login;
+use crate::backend::{self, Login};
 use crate::base::{Epoch, Privilege, Site, sqlstate};
-use crate::config::{self, PoolMode};
+use crate::config::PoolMode;
 use crate::observe::clients::{ClientEntry, ClientState, Clients, Order};
 use crate::observe::traffic::{Carrier, Traffic};
 use crate::observe::{Counters, count};
-use crate::pool::{Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
+use crate::pool::{Admitted, CancelKey, CancelTarget, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::{self, Moving};
@@ -54,6 +55,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use timeouts::Limits;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -112,7 +114,7 @@ pub struct Shared {
     /// What passes through each pool.
     pub traffic: Traffic,
     /// Limits and timeouts; a reload changes them.
-    pub limits: ArcSwap<config::Pool>,
+    pub limits: Limits,
 }
 
 /// Who the client is.
@@ -208,6 +210,7 @@ impl Session {
                 lease: checkout.lease,
                 has: None,
             });
+            relay.tell_of_link();
         } else {
             let group = Group::of(&shared, &identity);
             if let Some(made) = made {
@@ -265,16 +268,32 @@ impl Session {
         self.obey().await
     }
 
+    /// The server need not go on with a statement that nobody waits for.
+    fn cancel_what_runs(&self) {
+        let Some(link) = self.relay.link.as_ref().filter(|_| !self.relay.is_settled()) else { return };
+        let (target, within) =
+            (link.lease.cancel_target().clone(), self.shared.limits.load().cancel_wait_timeout);
+        self.shared.control.spawn(async move {
+            let CancelTarget { endpoint, pid, secret } = &*target;
+            if let Err(error) = backend::cancel(endpoint, *pid, secret, within).await {
+                tracing::warn!(event = "session.cancel_failed", %error);
+            }
+        });
+    }
+
     /// Somebody wants something of this session.
     async fn obey(&mut self) -> Flow {
-        let complaint = match self.entry.facts().take_order() {
-            None => return Flow::Continue(()),
-            Some(Order::ShutDown) => tell::shutting_down(),
-            Some(Order::Kill) => tell::killed(),
-            Some(Order::QueryTimeout) => tell::query_timeout(),
-            Some(Order::TransactionTimeout) => tell::transaction_timeout(),
-            Some(Order::IdleTransactionTimeout) => tell::idle_transaction_timeout(),
-            Some(Order::ClientIdleTimeout) => tell::client_idle_timeout(),
+        let Some(order) = self.entry.facts().take_order() else { return Flow::Continue(()) };
+        if matches!(order, Order::Kill | Order::QueryTimeout | Order::TransactionTimeout) {
+            self.cancel_what_runs();
+        }
+        let complaint = match order {
+            Order::ShutDown => tell::shutting_down(),
+            Order::Kill => tell::killed(),
+            Order::QueryTimeout => tell::query_timeout(),
+            Order::TransactionTimeout => tell::transaction_timeout(),
+            Order::IdleTransactionTimeout => tell::idle_transaction_timeout(),
+            Order::ClientIdleTimeout => tell::client_idle_timeout(),
         };
         self.end_with(&complaint).await
     }

@@ -14,6 +14,7 @@ use super::switch::NoLink;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
 use crate::observe::clients::ClientFacts;
+use crate::observe::links::LinkState;
 use crate::pool::Lease;
 use crate::route::Routes;
 use crate::sys::{self, Socket};
@@ -197,6 +198,15 @@ impl Relay {
             routes,
             facts,
         }
+    }
+
+    /// Lists which client has which link.
+    pub fn tell_of_link(&self) {
+        let Some(link) = &self.link else { return };
+        let listed = link.lease.link();
+        listed.set_state(LinkState::Active);
+        listed.set_client(Some(self.facts.id), self.facts.request_at());
+        self.facts.set_link(Some((listed.id, listed.origin.pid)));
     }
 
     /// Carries bytes both ways until something has to be decided.

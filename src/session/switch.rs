@@ -10,7 +10,7 @@ use crate::config::PoolMode;
 use crate::observe::clients::ClientState;
 use crate::observe::count;
 use crate::observe::traffic::Carrier;
-use crate::pool::{Checkout, PoolError, Request};
+use crate::pool::{Checkout, Limit, PoolError, Request};
 use crate::route::{Door, Entry, Halt, NoRoute, RouteMap};
 use crate::sys;
 use crate::wire::frame::{HEADER, Head, head};
@@ -162,6 +162,7 @@ impl Session {
         }
         let relay = &mut self.relay;
         relay.link = None;
+        self.entry.facts().set_link(None);
         let was_settled = relay.is_settled();
         let status = relay.ledger.status();
         relay.is_held = false;
@@ -330,6 +331,7 @@ impl Session {
         relay.server_walk = Default::default();
         relay.link = Some(Linked { stream, site, epoch, life, lease: checkout.lease, has: None });
         relay.version = version;
+        relay.tell_of_link();
         self.last_site = site;
         relay.account.meter().server_assignments.add(1);
         count(&self.shared.counters.sessions_moved);
@@ -357,6 +359,22 @@ fn set(told: &mut Vec<(Vec<u8>, Vec<u8>)>, name: Box<[u8]>, value: Box<[u8]>) {
     match told.iter_mut().find(|(known, _)| **known == *name) {
         Some((_, old)) => *old = value.into(),
         None => told.push((name.into(), value.into())),
+    }
+}
+
+/// A limit was reached for too long. A session that goes on can try again; a log-in is over.
+fn full(error: &PoolError, limit: Limit, wanted: &Wanted) -> NoLink {
+    let hint = "Try again later, keep transactions shorter, or raise the limit.";
+    let (code, message) = (sqlstate::TOO_MANY_CONNECTIONS, error.to_string());
+    match wanted.was_at {
+        None => {
+            let complaint = Complaint::fatal(code, message).detail(format!("{limit}.")).hint(hint);
+            NoLink::Ended(complaint.to_bytes())
+        }
+        Some(_) => {
+            let detail = format!("{limit}. The statement was not executed.");
+            NoLink::Refused(Complaint::error(code, message).detail(detail).hint(hint))
+        }
     }
 }
 
@@ -535,8 +553,8 @@ impl super::Shared {
             login: wanted.identity.login.clone(),
             parameters: wanted.identity.parameters.clone(),
         };
-        let (wanted, database) = (wanted.clone(), wanted.identity.database.clone());
-        let making = self.control.spawn(async move { this.make(&request, &wanted).await });
+        let (asked_for, database) = (wanted.clone(), wanted.identity.database.clone());
+        let making = self.control.spawn(async move { this.make(&request, &asked_for).await });
         let making = AbortOnDropHandle::new(making);
         let made = tokio::select! {
             biased;
@@ -557,10 +575,7 @@ impl super::Shared {
             Err(NotMade::Pool(error)) => error,
         };
         match (&error, error.retry()) {
-            (PoolError::Full(_), _) => {
-                let complaint = Complaint::fatal(sqlstate::TOO_MANY_CONNECTIONS, error.to_string());
-                Err(NoLink::Ended(complaint.to_bytes()))
-            }
+            (PoolError::Full { limit, .. }, _) => Err(full(&error, *limit, wanted)),
             (PoolError::Backend(backend), retry) => {
                 let is_full = backend.report().is_some_and(|report| {
                     let code = report.code();

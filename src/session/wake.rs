@@ -4,8 +4,12 @@
 //! map only when somebody wakes it. One task per data thread watches the routes and wakes them
 //! all, so that a session pays nothing for it per statement.
 
+use super::timeouts::look_at;
+use crate::base::Moment;
+use crate::config::Pool;
 use crate::observe::clients::ClientFacts;
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::task::Waker;
 
 thread_local! {
@@ -14,7 +18,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Sleepers {
-    wakers: Vec<Option<Waker>>,
+    sleepers: Vec<Option<(Waker, Arc<ClientFacts>)>>,
     free: Vec<usize>,
 }
 
@@ -23,18 +27,18 @@ struct Sleepers {
 pub struct Registration(usize);
 
 /// Registers the current task, which serves this client.
-pub async fn register(facts: &ClientFacts) -> Registration {
+pub async fn register(facts: &Arc<ClientFacts>) -> Registration {
     std::future::poll_fn(|cx| {
         facts.set_waker(cx.waker());
-        let waker = Some(cx.waker().clone());
+        let sleeper = Some((cx.waker().clone(), facts.clone()));
         std::task::Poll::Ready(SLEEPERS.with_borrow_mut(|sleepers| match sleepers.free.pop() {
             Some(place) => {
-                sleepers.wakers[place] = waker;
+                sleepers.sleepers[place] = sleeper.clone();
                 Registration(place)
             }
             None => {
-                sleepers.wakers.push(waker);
-                Registration(sleepers.wakers.len() - 1)
+                sleepers.sleepers.push(sleeper.clone());
+                Registration(sleepers.sleepers.len() - 1)
             }
         }))
     })
@@ -44,8 +48,17 @@ pub async fn register(facts: &ClientFacts) -> Registration {
 /// Wakes every session of this thread.
 pub fn wake_all() {
     SLEEPERS.with_borrow(|sleepers| {
-        for waker in sleepers.wakers.iter().flatten() {
+        for (waker, _) in sleepers.sleepers.iter().flatten() {
             waker.wake_by_ref();
+        }
+    });
+}
+
+/// Orders the clients of this thread to end that are overdue.
+pub fn look_at_all(limits: &Pool, now: Moment) {
+    SLEEPERS.with_borrow(|sleepers| {
+        for (_, client) in sleepers.sleepers.iter().flatten() {
+            look_at(client, limits, now);
         }
     });
 }
@@ -55,7 +68,7 @@ impl Drop for Registration {
         // When the thread itself ends, its storage may be gone already.
         let _ = SLEEPERS.try_with(|sleepers| {
             let mut sleepers = sleepers.borrow_mut();
-            sleepers.wakers[self.0] = None;
+            sleepers.sleepers[self.0] = None;
             sleepers.free.push(self.0);
         });
     }

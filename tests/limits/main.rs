@@ -3,4 +3,6 @@
 mod clients;
 mod ends;
 mod observed;
+mod queues;
 mod stage;
+mod timeouts;

@@ -1,6 +1,7 @@
 //! What programs see that know nothing of a proxy.
 
 use crate::fixture::{Fixture, Options};
+use cloud_mirror::config;
 use cloud_mirror::lab::{SocketAuth, eventually};
 use cloud_mirror::pool::Settings;
 use std::time::Duration;
@@ -108,7 +109,9 @@ async fn a_link_is_used_again_clean() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_size_makes_clients_wait_for_their_turn() {
-    let pool = Settings { size: Some(2), wait_timeout: Duration::from_millis(300), ..Settings::default() };
+    let limits =
+        config::Pool { size: Some(2), query_wait_timeout: Duration::from_millis(300), ..Default::default() };
+    let pool = Settings { limits, ..Settings::default() };
     let f = Fixture::start(Options { pool, ..Options::default() }).await;
     let (one, _two) = (f.client().await, f.client().await);
     let error = tokio_postgres::connect(&f.url(), tokio_postgres::NoTls).await.err().expect("both are taken");

@@ -3,6 +3,8 @@
 use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
 use super::{Taken, answer, ask};
+use crate::base::Moment;
+use crate::observe::links::LinkState;
 use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
 use crate::session::switch::NoLink;
 use crate::session::walk::{self, ServerWalk};
@@ -26,7 +28,13 @@ impl Relay {
         let (Some(pooled), Some(mut link)) = (&mut self.pooled, self.link.take()) else { return };
         let verdict = link.has.as_mut().map(|has| pooled.verdict(&self.memory, has));
         match verdict {
-            Some(Verdict::Free) | None => return pooled.let_go(link, &mut self.memory),
+            Some(Verdict::Free) | None => {
+                let listed = link.lease.link();
+                listed.set_client(None, Moment::default());
+                listed.set_state(LinkState::Idle);
+                self.facts.set_link(None);
+                return pooled.let_go(link, &mut self.memory);
+            }
             Some(Verdict::Tied) => {}
             Some(Verdict::Ask(bytes)) => {
                 self.to_server.push(&bytes);
@@ -171,6 +179,8 @@ impl Relay {
             self.look_at_server = !self.server_in.is_empty();
         }
         self.link = Some(link);
+        self.tell_of_link();
+        self.account.meter().server_assignments.add(1);
         self.is_held = false;
         self.to_server.push(&preparing?);
         Some(())

@@ -268,7 +268,7 @@ impl Group {
             let mut waiting = self.waiting.borrow_mut();
             let Some(first) = waiting.front() else { break };
             let waited = now.since(first.since);
-            if waited < settings.wait_timeout {
+            if waited < settings.limits.query_wait_timeout {
                 has_waited_long = waited > IMPATIENT;
                 break;
             }
@@ -282,7 +282,11 @@ impl Group {
             self.fetch();
         }
         self.idle.borrow_mut().retain(|link| {
-            let is_young = link.has.as_ref().is_some_and(|has| now.since(has.since) < settings.idle_timeout);
+            let unused = |has: &Has| now.since(has.since);
+            let is_young = settings
+                .limits
+                .server_idle_timeout
+                .is_none_or(|most| link.has.as_deref().is_some_and(|has| unused(has) < most));
             is_young && !link.lease.is_old()
         });
     }

@@ -1,0 +1,142 @@
+//! Limits of connections to the server: who waits for what, and what the reserve is for.
+
+use crate::stage::{PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, words};
+use cloud_mirror::lab::{Cluster, eventually, that};
+use std::time::{Duration, Instant};
+
+const HINT: &str = "Try again later, keep transactions shorter, or raise the limit.";
+
+/// Back ends of clients.
+async fn back_ends(server: &Cluster, condition: &str) -> String {
+    let sql =
+        format!("select count(*) from pg_stat_activity where usename in ('app', 'other') and {condition}");
+    server.value("postgres", &sql).await.unwrap()
+}
+
+/// Waits until the back ends of another test's proxy have ended.
+async fn gone(server: &Cluster) {
+    eventually(PATIENCE, async || that(back_ends(server, "true").await, |count| count == "0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_limit_of_connections_is_named_to_who_waits_in_vain() {
+    let server = server().await;
+    let keys = [
+        ("pool.query_wait_timeout", "300ms"),
+        ("pool.size", "2"),
+        ("pool.database.shop.max_db_connections", "3"),
+        ("pool.user.other.max_user_connections", "1"),
+    ];
+    let proxy = proxy(&server, &keys).await;
+    let refusal = async |user: &str, database: &str| {
+        words(&client_of(&proxy, user, database).await.expect_err("there is no room"))
+    };
+    let message = "no connection to the server was free within 300 ms";
+    let first = client(&proxy).await;
+    let _second = client(&proxy).await;
+    assert_eq!(refusal("app", "shop").await, ["53300", message, "pool.size is 2.", HINT]);
+    let other = client_of(&proxy, "other", "shop").await.unwrap();
+    assert_eq!(refusal("other", "stock").await, ["53300", message, "max_user_connections is 1.", HINT]);
+    drop(other);
+    // Another user's idle connection makes room where the database is full.
+    let _fourth = eventually(PATIENCE, async || Ok(client_of(&proxy, "other", "shop").await?)).await;
+    drop(first);
+    eventually(PATIENCE, async || Ok(client(&proxy).await.simple_query("select 1").await?)).await;
+    eventually(PATIENCE, async || {
+        let count = back_ends(&server, "datname = 'shop'").await.parse::<u32>().unwrap();
+        that(count, |count| *count <= 3)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_opened_for_who_has_waited_and_closed_first_come_first_served() {
+    let server = server().await;
+    let keys = [TRUST, ("pool.size", "1"), ("pool.reserve_size", "1"), ("pool.reserve_timeout", "500ms")];
+    gone(&server).await;
+    let proxy = proxy(&server, &keys).await;
+    let first = Raw::log_in(&proxy, "app", "shop").await;
+    let began = Instant::now();
+    let second = Raw::log_in(&proxy, "app", "shop").await;
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    // There is one in reserve: the next ones wait, and are served in their order.
+    let mut waiting = Vec::new();
+    for name in ["third", "fourth", "fifth"] {
+        let mut client = Raw::connect(&proxy).await;
+        client.start_up("app", "shop").await;
+        eventually(PATIENCE, async || {
+            let waiting = format!("state=\"waiting\"}} {}.0", waiting.len() + 1);
+            that(proxy.get("/metrics").await?, |text| text.contains(&waiting))
+        })
+        .await;
+        waiting.push((name, client));
+    }
+    drop((first, second));
+    let mut order = Vec::new();
+    for (name, client) in &mut waiting {
+        client.until(b'Z').await;
+        order.push(*name);
+        assert!(back_ends(&server, "true").await.parse::<u32>().unwrap() <= 2);
+        client.send(b"X\0\0\0\x04").await;
+    }
+    assert_eq!(order, ["third", "fourth", "fifth"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_open_and_closed_when_they_are_old_or_unused() {
+    let server = server().await;
+    let keys = [
+        TRUST,
+        ("pool.min_size", "3"),
+        ("pool.server_idle_timeout", "1s"),
+        ("pool.database.stock.min_size", "0"),
+        ("pool.database.stock.server_lifetime", "1s"),
+        ("pool.server_check_delay", "0s"),
+    ];
+    gone(&server).await;
+    let proxy = proxy(&server, &keys).await;
+    drop(Raw::log_in(&proxy, "app", "shop").await);
+    let open = async |database: &str, expected: &str| {
+        eventually(PATIENCE, async || {
+            that(back_ends(&server, &format!("datname = '{database}'")).await, |count| count == expected)
+        })
+        .await;
+    };
+    open("shop", "3").await;
+    drop(Raw::log_in(&proxy, "app", "stock").await);
+    open("stock", "0").await;
+    // Those that are kept are not closed, however long nobody uses them, and a new one replaces each
+    // that is lost. What was checked works.
+    open("shop", "3").await;
+    let killed = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'app'";
+    server.value("postgres", killed).await.unwrap();
+    let mut client = Raw::log_in(&proxy, "app", "shop").await;
+    client.query("select 1").await;
+    let seen = client.until(b'Z').await;
+    assert!(seen.iter().all(|(tag, _)| *tag != b'E'), "{:?}", shown(&seen));
+    drop(client);
+    open("shop", "3").await;
+    let metrics = proxy.get("/metrics").await.unwrap();
+    let kept = "cloud_mirror_pool_servers{database=\"shop\",user=\"app\",state=\"idle\"} 3.0";
+    eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(kept))).await;
+    assert!(metrics.contains("cloud_mirror_pool_servers"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_loses_its_server_is_refused_and_goes_on() {
+    let server = server().await;
+    let keys =
+        [TRUST, ("pool.size", "1"), ("pool.query_wait_timeout", "300ms"), ("pool.mode", "transaction")];
+    let proxy = proxy(&server, &keys).await;
+    let mut holds = Raw::log_in(&proxy, "app", "shop").await;
+    let mut waits = Raw::log_in(&proxy, "app", "shop").await;
+    holds.query("begin").await;
+    holds.until(b'Z').await;
+    waits.query("select 'not executed'").await;
+    let seen = waits.message().await.expect("an answer");
+    assert_eq!(seen.0, b'E', "{:?}", shown(&[seen.clone()]));
+    assert_eq!(field(&seen.1, b'C'), "53300");
+    assert!(field(&seen.1, b'D').contains("The statement was not executed."), "{}", field(&seen.1, b'D'));
+    holds.query("commit").await;
+    holds.until(b'Z').await;
+}
