@@ -7,10 +7,13 @@ use crate::base::{Moment, Retry, RoleName, Site};
 use crate::observe::events::{Events, Level};
 use crate::sys;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Says where verifiers are read: the active writer, which changes at a failover.
@@ -94,7 +97,34 @@ enum Answering {
 
 struct Kept {
     of: Identity,
-    client: Arc<Control>,
+    asker: Arc<Asker>,
+}
+
+/// A connection and the question, which is prepared when it is asked a second time: the first
+/// answer may be in a hurry, later ones need no plan of their own.
+struct Asker {
+    client: Control,
+    has_answered: AtomicBool,
+    statement: OnceCell<Statement>,
+}
+
+impl Asker {
+    async fn rows(&self, lookup: &Lookup, role: &RoleName) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let (text, kind) = match lookup {
+            Lookup::Catalog => (QUERY, Type::NAME),
+            // Without a type: the server finds out what $1 is compared with.
+            Lookup::Query(text) => (text.as_str(), Type::UNKNOWN),
+        };
+        if !self.has_answered.load(Ordering::Relaxed) {
+            let rows = self.client.query_typed(text, &[(&role.as_str(), kind)]).await?;
+            self.has_answered.store(true, Ordering::Relaxed);
+            return Ok(rows);
+        }
+        let types = [kind];
+        let prepare = || self.client.prepare_typed(text, &types);
+        let statement = self.statement.get_or_try_init(prepare).await?;
+        self.client.query(statement, &[&role.as_str()]).await
+    }
 }
 
 /// Tells one party from another: a kept connection to the old writer must not answer for the new.
@@ -154,7 +184,7 @@ impl Verifiers {
         {
             return Ok(LookedUp { role: Some(role.clone()), is_cached: true });
         }
-        match self.asked(role, |client, lookup| async move { read(&client, &lookup, role).await }).await {
+        match self.asked(role, |asker, lookup| async move { read(&asker, &lookup, role).await }).await {
             Ok(found) => {
                 let found = found.map(Arc::new);
                 let mut last_seen = self.last_seen();
@@ -179,8 +209,8 @@ impl Verifiers {
 
     /// The roles that `role` is a member of. Where no server can be asked, those that were last seen.
     pub async fn memberships(&self, role: &RoleName) -> Result<Vec<String>, Unavailable> {
-        let asked = self.asked(role, |client, _| async move {
-            let rows = client.query_typed(MEMBERSHIPS, &[(&role.as_str(), Type::NAME)]).await?;
+        let asked = self.asked(role, |asker, _| async move {
+            let rows = asker.client.query_typed(MEMBERSHIPS, &[(&role.as_str(), Type::NAME)]).await?;
             rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()
         });
         match asked.await {
@@ -217,7 +247,7 @@ impl Verifiers {
     async fn asked<T, F: Future<Output = Result<T, tokio_postgres::Error>>>(
         &self,
         role: &RoleName,
-        question: impl Fn(Arc<Control>, Lookup) -> F,
+        question: impl Fn(Arc<Asker>, Lookup) -> F,
     ) -> Result<T, Unavailable> {
         let (why, retry) = match tokio::time::timeout(self.timeout, self.ask(question)).await {
             Ok(Ok(answer)) => {
@@ -237,27 +267,28 @@ impl Verifiers {
 
     async fn ask<T, F: Future<Output = Result<T, tokio_postgres::Error>>>(
         &self,
-        question: impl Fn(Arc<Control>, Lookup) -> F,
+        question: impl Fn(Arc<Asker>, Lookup) -> F,
     ) -> Result<T, (String, Retry)> {
         let party = self.source.party().ok_or_else(|| ("there is no writer now".to_owned(), Retry::Safe))?;
         let lookup = self.source.lookup();
-        let client = self.client(&party, &lookup).await?;
-        match question(client.clone(), lookup.clone()).await {
-            // A connection from before a restart of the server fails once; a new one is the
-            // second and last try.
-            Err(_) if client.is_closed() => {
-                let client = self.client(&party, &lookup).await?;
-                question(client, lookup).await.map_err(failed)
+        let asker = self.asker(&party, &lookup).await?;
+        match question(asker.clone(), lookup.clone()).await {
+            // A connection from before a restart of the server fails once, and so does a question
+            // whose tables have changed; a new one is the second and last try.
+            Err(error) if asker.client.is_closed() || is_outdated(&error) => {
+                self.drop_kept();
+                let asker = self.asker(&party, &lookup).await?;
+                question(asker, lookup).await.map_err(failed)
             }
             result => result.map_err(failed),
         }
     }
 
-    async fn client(&self, party: &Party, lookup: &Lookup) -> Result<Arc<Control>, (String, Retry)> {
+    async fn asker(&self, party: &Party, lookup: &Lookup) -> Result<Arc<Asker>, (String, Retry)> {
         let wanted = Identity::of(party, lookup.clone());
         let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|k| k.of == wanted && !k.client.is_closed()) {
-            return Ok(kept.client.clone());
+        if let Some(kept) = kept.as_ref().filter(|k| k.of == wanted && !k.asker.client.is_closed()) {
+            return Ok(kept.asker.clone());
         }
         *kept = None;
         // The operator's query is written for the settings that its role has.
@@ -273,9 +304,10 @@ impl Verifiers {
             .await
             .map_err(|_| ("the proxy is shutting down".to_owned(), Retry::Never))?
             .map_err(|e| (e.to_string(), Retry::Safe))?;
-        let client = Arc::new(client);
-        *kept = Some(Kept { of: wanted, client: client.clone() });
-        Ok(client)
+        let asker =
+            Arc::new(Asker { client, has_answered: AtomicBool::new(false), statement: OnceCell::new() });
+        *kept = Some(Kept { of: wanted, asker: asker.clone() });
+        Ok(asker)
     }
 
     fn drop_kept(&self) {
@@ -304,6 +336,12 @@ impl Verifiers {
     }
 }
 
+/// The prepared question does not fit what the server has now.
+fn is_outdated(error: &tokio_postgres::Error) -> bool {
+    let outdated = [&SqlState::FEATURE_NOT_SUPPORTED, &SqlState::INVALID_SQL_STATEMENT_NAME];
+    error.code().is_some_and(|code| outdated.contains(&code))
+}
+
 fn failed(error: tokio_postgres::Error) -> (String, Retry) {
     let retry = match error.as_db_error() {
         Some(said) if said.code() == &SqlState::INSUFFICIENT_PRIVILEGE => Retry::Never,
@@ -313,22 +351,16 @@ fn failed(error: tokio_postgres::Error) -> (String, Retry) {
 }
 
 async fn read(
-    client: &Control,
+    asker: &Asker,
     lookup: &Lookup,
     role: &RoleName,
 ) -> Result<Option<Role>, tokio_postgres::Error> {
-    let text = match lookup {
-        Lookup::Catalog => QUERY,
-        Lookup::Query(text) => {
-            // Without a type: the server finds out what $1 is compared with.
-            let rows = client.query_typed(text, &[(&role.as_str(), Type::UNKNOWN)]).await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            let password = StoredPassword::parse_any(row.try_get(row.len().saturating_sub(1).min(1))?);
-            return Ok(Some(Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes }));
-        }
-    };
-    let rows = client.query_typed(text, &[(&role.as_str(), Type::NAME)]).await?;
+    let rows = asker.rows(lookup, role).await?;
     let Some(row) = rows.first() else { return Ok(None) };
+    if matches!(lookup, Lookup::Query(_)) {
+        let password = StoredPassword::parse_any(row.try_get(row.len().saturating_sub(1).min(1))?);
+        return Ok(Some(Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes }));
+    }
     let password = StoredPassword::parse(row.try_get(0)?);
     let valid_until = match row.try_get::<_, Option<f64>>(1)? {
         None => Moment::NEVER,

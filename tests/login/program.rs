@@ -341,6 +341,18 @@ async fn a_query_of_the_operators_own_finds_the_secrets() {
     for user in ["ann", "odd", "asker", "nobody"] {
         assert!(stage.psql(user, user, "sslmode=disable").await.contains(FATAL_28P01), "{user}");
     }
+    // The function is replaced by another one under the question that was prepared.
+    cluster
+        .sql(
+            "shop",
+            "DROP FUNCTION look_up(text);
+             CREATE FUNCTION look_up(name) RETURNS TABLE (a name, b varchar) LANGUAGE sql SECURITY DEFINER AS
+             'SELECT s.name::name, s.secret::varchar FROM public.secrets s WHERE s.name = $1';
+             INSERT INTO secrets VALUES ('odd', 'odd')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(stage.psql("odd", "odd", "").await, "odd");
     // A changed password: one attempt may meet the old secret, the next one does not.
     assert_eq!(stage.psql("eve", "eve", "").await, "eve");
     cluster
