@@ -2,6 +2,7 @@
 
 use super::has::Has;
 use super::journal::Shown;
+use super::statements::server_name;
 use super::{KNOWN, Pooled, words};
 use crate::config::PoolMode;
 use crate::session::ledger::{Ledger, Reach, Settled};
@@ -203,6 +204,10 @@ impl Pooled {
             self.learn(&report, side.has);
             if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {
                 renamed = Some(with_name(&report, name, own));
+            } else if let Some(id) = id_in(&report.message())
+                && let Some(name) = self.names.name_of(id)
+            {
+                renamed = Some(with_name(&report, name, server_name(id, &mut [0; 16])));
             }
         }
         if let Settled::Failed { after, through, batch } = side.ledger.on_error(reach) {

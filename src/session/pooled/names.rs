@@ -46,6 +46,11 @@ impl Names {
         self.named.values()
     }
 
+    /// A name for a statement, by its number.
+    pub fn name_of(&self, id: u32) -> Option<&[u8]> {
+        self.named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| name.as_ref())
+    }
+
     /// Whether some statement is on the present link and can be on no other.
     pub fn has_lost(&self) -> bool {
         self.lost > 0
