@@ -5,4 +5,5 @@ mod ends;
 mod observed;
 mod queues;
 mod stage;
+mod storm;
 mod timeouts;
