@@ -601,7 +601,7 @@ impl super::Shared {
                 if self.suspicions.send(suspicion).await.is_ok() {
                     let _ = tokio::time::timeout(VERDICT_WITHIN, judged).await;
                 }
-                Ok(ControlFlow::Continue(Duration::from_millis(50)))
+                Ok(ControlFlow::Continue(self.limits.load().server_login_retry))
             }
             (PoolError::ShuttingDown, _) => Err(NoLink::Ended(super::tell::shutting_down().to_bytes())),
         }
