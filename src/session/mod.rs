@@ -16,6 +16,7 @@
 
 pub mod account;
 mod ask;
+pub mod gone;
 pub mod lasting;
 pub mod ledger;
 mod local;

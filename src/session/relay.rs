@@ -5,6 +5,7 @@
 //! [`super::Session`] decides at leisure and polls again. An idle relay owns no buffer.
 
 use super::account::Account;
+use super::gone::poll_gone;
 use super::ledger::Ledger;
 use super::memory::Memory;
 use super::outgoing::{Outgoing, empty};
@@ -388,13 +389,18 @@ impl Relay {
             }
             let Some(pooled) = &mut self.pooled else { return Poll::Pending };
             if pooled.is_waiting() {
-                match ready!(pooled.poll_line(cx)) {
-                    Ok(link) => {
+                match pooled.poll_line(cx) {
+                    Poll::Ready(Ok(link)) => {
                         if self.use_link(link).is_some() {
                             return Poll::Ready(None);
                         }
                     }
-                    Err(no_link) => return Poll::Ready(Some(Exit::NoLink(no_link))),
+                    Poll::Ready(Err(no_link)) => return Poll::Ready(Some(Exit::NoLink(no_link))),
+                    Poll::Pending => {
+                        ready!(poll_gone(&mut self.client, &mut self.client_in, cx));
+                        pooled.leave_line();
+                        return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Losing a link and making another one.
 
+use super::gone::gone;
 use super::relay::Linked;
 use super::tell::{cancelled, cannot_move, no_writer, outcome_unknown};
 use super::walk::Reported;
@@ -92,7 +93,7 @@ impl Session {
         // The statement has not been sent: a cancel is about it and not about the back end.
         self.cancel_key.point_to(None);
         let waited = tokio::select! {
-            changed = self.wait_for_change(self.patience()) => Some(changed),
+            changed = wait_for_change(&self.shared, self.relay.version, self.patience()) => Some(changed),
             () = self.cancel_key.asked() => None,
         };
         self.cancel_key.point_to(self.relay.link.as_ref().map(|link| link.lease.cancel_target().clone()));
@@ -229,14 +230,6 @@ impl Session {
         }
     }
 
-    /// Waits for another version of the map.
-    async fn wait_for_change(&self, patience: Duration) -> bool {
-        let known = self.relay.version;
-        let mut changes = self.shared.routes.changes();
-        let changed = changes.wait_for(|version| *version != known);
-        matches!(tokio::time::timeout(patience, changed).await, Ok(Ok(_)))
-    }
-
     /// The client has spoken and has no link: makes one as soon as there is a writer.
     pub(super) async fn on_need_link(&mut self) -> Flow {
         let (tag, _) = self.fill_front().await?;
@@ -253,15 +246,17 @@ impl Session {
         self.entry.facts().set_state(ClientState::Waiting, began);
         let linking = self.shared.clone().link(Wanted::of(self));
         let linked = tokio::select! {
-            linked = linking => linked,
-            () = self.cancel_key.asked() => Err(NoLink::Refused(cancelled())),
+            linked = linking => Some(linked),
+            () = self.cancel_key.asked() => Some(Err(NoLink::Refused(cancelled()))),
+            () = gone(&mut self.relay.client, &mut self.relay.client_in) => None,
         };
         let now = sys::now();
         self.entry.facts().set_state(ClientState::Idle, now);
         self.relay.account.meter().waited(now.since(began));
         match linked {
-            Ok(made) => self.take_over(made).await,
-            Err(no_link) => self.on_no_link(no_link).await,
+            Some(Ok(made)) => self.take_over(made).await,
+            Some(Err(no_link)) => self.on_no_link(no_link).await,
+            None => self.leave(false).await,
         }
     }
 
@@ -280,18 +275,16 @@ impl Session {
         }
         count(&self.shared.counters.holds);
         let patience = if is_halted { HALTED_MAX } else { **self.shared.hold_timeout.load() };
-        let waited = tokio::select! {
-            changed = self.wait_for_change(patience) => Some(changed),
-            () = self.cancel_key.asked() => None,
+        let changing = wait_for_change(&self.shared, self.relay.version, patience);
+        let refused = tokio::select! {
+            is_changed = changing => match is_changed {
+                true => return Flow::Continue(()),
+                false => no_writer("no server can take statements now"),
+            },
+            () = self.cancel_key.asked() => cancelled(),
+            () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false).await,
         };
-        match waited {
-            Some(true) => Flow::Continue(()),
-            Some(false) => {
-                let complaint = no_writer("no server can take statements now");
-                self.on_no_link(NoLink::Refused(complaint)).await
-            }
-            None => self.on_no_link(NoLink::Refused(cancelled())).await,
-        }
+        self.on_no_link(NoLink::Refused(refused)).await
     }
 
     /// There is no link for the client's statement.
@@ -376,6 +369,13 @@ fn full(error: &PoolError, limit: Limit, wanted: &Wanted) -> NoLink {
             NoLink::Refused(Complaint::error(code, message).detail(detail).hint(hint))
         }
     }
+}
+
+/// Waits for another version of the map than the `known` one.
+async fn wait_for_change(shared: &super::Shared, known: u64, patience: Duration) -> bool {
+    let mut changes = shared.routes.changes();
+    let changed = changes.wait_for(|version| *version != known);
+    matches!(tokio::time::timeout(patience, changed).await, Ok(Ok(_)))
 }
 
 /// What a session needs of its next link.

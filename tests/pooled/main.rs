@@ -3,6 +3,7 @@
 
 mod auto;
 mod bench;
+mod line;
 mod prepared;
 mod raw;
 mod settings;

@@ -155,7 +155,8 @@ impl Relay {
             },
             Taken::InLine => {
                 keep(self);
-                Some(Poll::Pending)
+                // To be polled in line: whether the client leaves is watched from there.
+                Some(Poll::Ready(None))
             }
             Taken::NotNow => {
                 keep(self);
