@@ -207,8 +207,8 @@ impl Pool {
             Ok(seat) => seat,
             Err(limit) => {
                 // Links that lie idle on a data thread have their seats.
-                self.0.hungry.send_modify(|times| *times += 1);
-                let seat = tokio::time::timeout_at(deadline, group.seat()).await;
+                let announce = || self.0.hungry.send_modify(|times| *times += 1);
+                let seat = tokio::time::timeout_at(deadline, group.seat(announce)).await;
                 seat.map_err(|_| PoolError::Full { waited, limit })?
             }
         };

@@ -183,10 +183,12 @@ impl Group {
         self.waiting.load(Ordering::Relaxed) + self.seats.waiting_for_others()
     }
 
-    /// Waits for the right to use one more link; the caller holds the deadline.
-    pub async fn seat(&self) -> Seat {
+    /// Waits for the right to use one more link; the caller holds the deadline. `announce` is called once
+    /// it counts as waiting: whoever has links to spare looks only then.
+    pub async fn seat(&self, announce: impl FnOnce()) -> Seat {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
+        announce();
         let rules = self.rules.load_full();
         self.seats.wait(&self.key, &rules).await
     }

@@ -253,6 +253,11 @@ impl Ledger {
         self.certainty == Certainty::Lost
     }
 
+    /// How many Syncs of those sent were answered, or never will be.
+    pub fn batches_done(&self) -> u64 {
+        self.queue.front().map_or(self.syncs_sent, |boundary| boundary.syncs_before)
+    }
+
     /// Whether an error that comes now may have ended a COPY: then its [`Reach`] matters.
     pub fn awaits_copy(&self) -> bool {
         self.copying != Copying::No

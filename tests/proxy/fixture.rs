@@ -13,6 +13,7 @@ use cloud_mirror::observe::events::Events;
 use cloud_mirror::pool::{Cancels, Pool, Settings};
 use cloud_mirror::route::{Door, RouteMap, Routes};
 use cloud_mirror::serve::{Bound, Console, ConsoleClient, DataThreads, Front, Listener, Sharing};
+use cloud_mirror::session::timeouts::Limits;
 use cloud_mirror::session::{Shared, Suspicion, Verdict};
 use cloud_mirror::sql::console::{ConsoleCall, ConsoleRows};
 use std::collections::BTreeMap;
@@ -64,6 +65,7 @@ pub struct Options {
     pub socket_auth: SocketAuth,
     pub judge: Judge,
     pub hold_timeout: Duration,
+    pub data_threads: usize,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             socket_auth: SocketAuth::Peer,
             judge: Arc::new(|_| Verdict::Alive),
             hold_timeout: Duration::from_secs(20),
+            data_threads: 1,
         }
     }
 }
@@ -162,7 +165,7 @@ impl Fixture {
             counters: Arc::new(Counters::default()),
             clients: Default::default(),
             traffic: Default::default(),
-            limits: Default::default(),
+            limits: Limits::new(options.pool.limits.clone()),
         });
         let source = Writer {
             routes: std::sync::OnceLock::from(routes),
@@ -180,7 +183,7 @@ impl Fixture {
             )),
             proxies: ArcSwap::default(),
             encryption: ArcSwap::from_pointee(ClientEncryption::Never),
-            threads: DataThreads::start(1, &shared).unwrap(),
+            threads: DataThreads::start(options.data_threads, &shared).unwrap(),
             console: Arc::new(NoConsole),
             admission: Default::default(),
             tcp: Default::default(),

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod held;
+mod pooled;
 mod programs;
 mod switch;
 mod wire;

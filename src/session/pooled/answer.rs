@@ -1,7 +1,7 @@
 //! What a server answers, as the client expects it.
 
 use super::has::Has;
-use super::journal::Shown;
+use super::journal::{Act, Shown};
 use super::statements::server_name;
 use super::{KNOWN, Pooled, words};
 use crate::config::PoolMode;
@@ -83,14 +83,14 @@ impl Pooled {
 
     /// Made-up answers for which no answer of the server will come soon.
     pub fn due_answers(&mut self, ledger: &Ledger, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.wants_answers) || self.journal.is_due(ledger.steps_done()) {
-            self.journal.put_due(ledger.steps_done(), out);
+        if std::mem::take(&mut self.wants_answers) || self.journal.is_due(ledger.into()) {
+            self.journal.put_due(ledger.into(), out);
         }
     }
 
     /// Whether there are some: the client has sent a Flush, and the server has answered everything else.
     pub fn has_due_answers(&self, ledger: &Ledger) -> bool {
-        self.wants_answers && ledger.is_quiet() && self.journal.is_due(ledger.steps_done())
+        self.wants_answers && ledger.is_quiet() && self.journal.is_due(ledger.into())
     }
 
     fn answered(&mut self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Passed {
@@ -104,7 +104,7 @@ impl Pooled {
             return Passed::Not(Stop::Partial);
         }
         if !self.journal.is_empty() && !matches!(tag, b'N' | b'S' | b'A') {
-            self.journal.put_due(side.ledger.steps_done(), side.patch);
+            self.journal.put_due((&*side.ledger).into(), side.patch);
         }
         match tag {
             b'D' | b'd' => {}
@@ -213,8 +213,14 @@ impl Pooled {
         if let Settled::Failed { after, through, batch } = side.ledger.on_error(reach) {
             side.memory.on_failed(after, through);
             if let Some(batch) = batch {
-                while let Some(act) = self.journal.failed(batch) {
+                while let Some((step, act)) = self.journal.failed(batch) {
+                    let drops =
+                        step == after + 1 && matches!(&act, Act::Parse { name, .. } if name.is_empty());
                     self.take_back(act, Some(side.has));
+                    if drops {
+                        // It has taken the former one away before it failed.
+                        self.names.unnamed = None;
+                    }
                 }
             }
         }

@@ -159,7 +159,11 @@ impl Pooled {
         }
         self.on_text(text, footprint);
         // A simple query drops the statement without a name ("Simple Query").
-        self.names.unnamed = None;
+        let former = self.names.unnamed.take();
+        if side.ledger.steps_sent() > side.ledger.steps_done() {
+            let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
+            self.note(batch, step, Act::Query { former });
+        }
         side.has.unnamed = None;
         if drops {
             self.hides_command_of = Some(n);

@@ -5,6 +5,7 @@
 //! to, by the ledger's numbers, and the batch, so that an error can take back what was skipped.
 
 use super::statements::Statement;
+use crate::session::ledger::Ledger;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -26,6 +27,9 @@ pub enum Act {
     HiddenClose { id: u32, weight: usize },
     /// ParseComplete for a Parse that was not passed on.
     FakeParse { name: Box<[u8]>, former: Option<Rc<Statement>> },
+    /// A simple query behind messages of a batch, which drops the statement without a name unless it is
+    /// skipped with them.
+    Query { former: Option<Rc<Statement>> },
     /// CloseComplete for a Close that was not passed on.
     FakeClose { name: Box<[u8]>, former: Option<Rc<Statement>> },
 }
@@ -38,6 +42,27 @@ pub struct Entry {
     step: u64,
     /// What.
     pub act: Act,
+}
+
+/// How far the server has come, by the ledger's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// Extended messages.
+    pub steps: u64,
+    /// Batches.
+    pub batches: u64,
+}
+
+impl From<&Ledger> for Done {
+    fn from(ledger: &Ledger) -> Self {
+        Done { steps: ledger.steps_done(), batches: ledger.batches_done() }
+    }
+}
+
+impl Entry {
+    fn is_behind(&self, done: Done) -> bool {
+        self.step <= done.steps && self.batch <= done.batches
+    }
 }
 
 /// See the module.
@@ -65,13 +90,16 @@ impl Journal {
         self.0.push_back(Entry { batch, step, act });
     }
 
-    /// Adds to `out` the made-up answers that stand before the next answer, `done` messages having
-    /// been answered.
-    pub fn put_due(&mut self, done: u64, out: &mut Vec<u8>) {
-        while let Some(Entry { step, act, .. }) = self.0.front() {
-            match act {
-                Act::FakeParse { .. } if *step <= done => out.extend(b"1\0\0\0\x04"),
-                Act::FakeClose { .. } if *step <= done => out.extend(b"3\0\0\0\x04"),
+    /// Adds to `out` the made-up answers that stand before the next answer, so many messages and
+    /// batches having been answered.
+    pub fn put_due(&mut self, done: Done, out: &mut Vec<u8>) {
+        while let Some(entry) = self.0.front()
+            && entry.is_behind(done)
+        {
+            match entry.act {
+                Act::FakeParse { .. } => out.extend(b"1\0\0\0\x04"),
+                Act::FakeClose { .. } => out.extend(b"3\0\0\0\x04"),
+                Act::Query { .. } => {}
                 _ => return,
             }
             self.0.pop_front();
@@ -79,9 +107,9 @@ impl Journal {
     }
 
     /// Whether some of them are due.
-    pub fn is_due(&self, done: u64) -> bool {
+    pub fn is_due(&self, done: Done) -> bool {
         self.0.front().is_some_and(|entry| {
-            matches!(entry.act, Act::FakeParse { .. } | Act::FakeClose { .. }) && entry.step <= done
+            matches!(entry.act, Act::FakeParse { .. } | Act::FakeClose { .. }) && entry.is_behind(done)
         })
     }
 
@@ -94,7 +122,7 @@ impl Journal {
         let shown = match front.act {
             Act::Parse { .. } | Act::Refused { .. } => Shown::Yes,
             Act::Hidden | Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
-            Act::FakeParse { .. } | Act::FakeClose { .. } => return Shown::Yes,
+            Act::FakeParse { .. } | Act::FakeClose { .. } | Act::Query { .. } => return Shown::Yes,
         };
         self.0.pop_front();
         shown
@@ -113,11 +141,12 @@ impl Journal {
         self.0.front().is_some_and(|entry| entry.batch < batch)
     }
 
-    /// Takes out what `batch` will not do any more, the last thing first: to be taken back.
-    pub fn failed(&mut self, batch: u64) -> Option<Act> {
+    /// Takes out what `batch` will not do any more, the last thing first, with the message it belongs
+    /// to: to be taken back.
+    pub fn failed(&mut self, batch: u64) -> Option<(u64, Act)> {
         let count = self.0.iter().take_while(|entry| entry.batch <= batch).count();
         let last = count.checked_sub(1)?;
-        self.0.remove(last).map(|entry| entry.act)
+        self.0.remove(last).map(|entry| (entry.step, entry.act))
     }
 
     /// The same for everything: the link is gone.
@@ -134,6 +163,10 @@ impl Journal {
 mod tests {
     use super::*;
 
+    fn done(steps: u64) -> Done {
+        Done { steps, batches: 0 }
+    }
+
     fn fake() -> Act {
         Act::FakeParse { name: b"s".as_slice().into(), former: None }
     }
@@ -145,12 +178,12 @@ mod tests {
         journal.push(0, 0, fake());
         journal.push(0, 1, fake());
         let mut out = Vec::new();
-        journal.put_due(0, &mut out);
+        journal.put_due(done(0), &mut out);
         assert_eq!(out, b"1\0\0\0\x04");
-        assert!(!journal.is_due(0));
+        assert!(!journal.is_due(done(0)));
         assert_eq!(journal.on_step(1), Shown::Yes);
-        assert!(journal.is_due(1));
-        journal.put_due(1, &mut out);
+        assert!(journal.is_due(done(1)));
+        journal.put_due(done(1), &mut out);
         assert_eq!(out.len(), 10);
         assert!(journal.is_empty());
     }
@@ -164,7 +197,12 @@ mod tests {
         assert_eq!(journal.on_step(1), Shown::No);
         assert_eq!(journal.on_step(2), Shown::No);
         assert_eq!(journal.on_step(3), Shown::Yes);
-        assert!(journal.is_due(3));
+        assert!(journal.is_due(done(3)));
+        journal.push(1, 3, fake());
+        journal.put_due(done(3), &mut Vec::new());
+        // Of the next batch: not before the end of this one.
+        assert!(!journal.is_due(done(3)));
+        assert!(journal.is_due(Done { steps: 3, batches: 1 }));
     }
 
     #[test]
@@ -173,8 +211,8 @@ mod tests {
         journal.push(0, 1, Act::HiddenParse { id: 1 });
         journal.push(0, 2, Act::HiddenParse { id: 2 });
         journal.push(1, 2, fake());
-        assert!(matches!(journal.failed(0), Some(Act::HiddenParse { id: 2 })));
-        assert!(matches!(journal.failed(0), Some(Act::HiddenParse { id: 1 })));
+        assert!(matches!(journal.failed(0), Some((2, Act::HiddenParse { id: 2 }))));
+        assert!(matches!(journal.failed(0), Some((1, Act::HiddenParse { id: 1 }))));
         assert!(journal.failed(0).is_none());
         assert!(!journal.is_empty());
         assert!(matches!(journal.lost(), Some(Act::FakeParse { .. })));

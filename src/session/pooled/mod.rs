@@ -386,6 +386,12 @@ impl Pooled {
             Act::FakeParse { name, former } | Act::FakeClose { name, former } => {
                 self.names.set(&name, former);
             }
+            Act::Query { former } => {
+                self.names.unnamed = former;
+                if let Some(has) = has {
+                    has.unnamed = Some(has::UNKNOWN);
+                }
+            }
             Act::Hidden | Act::Refused { .. } => {}
         }
     }

@@ -404,6 +404,7 @@ fn keep_ticking() {
             let now = sys::now();
             for group in groups() {
                 group.tick(now);
+                group.share();
             }
             let is_done = STASH.with_borrow_mut(|stash| {
                 stash.groups.retain(|_, group| !group.is_unused() || Rc::strong_count(group) > 1);
