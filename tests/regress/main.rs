@@ -21,7 +21,12 @@ const POOL_SIZE: &str = "8";
 fn known(mode: &str) -> &'static [(&'static str, &'static str)] {
     match mode {
         "session" => &[],
-        _ => &[],
+        _ => &[
+            ("limit", "the first currval() of a session, on another connection than nextval()"),
+            ("sequence", "the first currval() of a session, on another connection than nextval()"),
+            ("stats", "counts what one back end has done"),
+            ("triggers", "a C function keeps a variable in its back end"),
+        ],
     }
 }
 
