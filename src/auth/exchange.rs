@@ -18,6 +18,9 @@ const SASL_MESSAGE_MAX: usize = 1024;
 /// Longest password (`PG_MAX_AUTH_TOKEN_LENGTH`).
 const PASSWORD_MAX: usize = 65_535;
 
+/// What is read at a time: more than any honest message of SCRAM has.
+const READ_AT_ONCE: usize = 512;
+
 /// The client's side of the connection during the exchange.
 pub(super) struct Client<'a, S> {
     pub stream: &'a mut S,
@@ -160,6 +163,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 Head::Frame { .. } | Head::Bad { .. } => return Ok(None),
                 Head::Partial => {}
             }
+            // Room for a whole message: otherwise tokio reads 64 bytes at a time.
+            self.buffered.reserve(READ_AT_ONCE);
             if self.stream.read_buf(self.buffered).await.map_err(AuthError::Gone)? == 0 {
                 return Err(AuthError::Gone(io::ErrorKind::UnexpectedEof.into()));
             }
