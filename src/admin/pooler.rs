@@ -114,8 +114,21 @@ fn client_state(client: &ClientFacts) -> &'static str {
 
 fn of_client(pooler: &Pooler, client: &ClientFacts) -> Row {
     let mut row = client_row(pooler, client, client_state(client));
-    row.push(Some(client.ties()).filter(|bits| *bits != 0).map(|bits| Ties::from(bits).to_string()));
+    row.push(pinned(client));
     row
+}
+
+/// What holds a server with its client in the pooled modes, besides the statement that runs.
+fn pinned(client: &ClientFacts) -> Option<String> {
+    let is_replicating = replication(client.origin.replication.as_deref()).is_some_and(|it| it != "none");
+    let ties = Ties::from(client.ties()).to_string();
+    let names = [
+        (client.state() == ClientState::InTransaction).then_some("transaction"),
+        is_replicating.then_some("replication"),
+        Some(ties.as_str()).filter(|ties| !ties.is_empty()),
+    ];
+    let names: Vec<&str> = names.into_iter().flatten().collect();
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 fn client_row(pooler: &Pooler, client: &ClientFacts, state: &str) -> Row {

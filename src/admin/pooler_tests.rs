@@ -60,6 +60,7 @@ fn sample() -> Pooler {
     first.set_state(ClientState::Running, now);
     first.set_request_at(Moment(59_000_000_000));
     first.set_link(Some((1, 4711)));
+    first.set_ties(5);
     let second = client("app", tcp(50_002));
     second.set_state(ClientState::Waiting, Moment(57_500_000_000));
     client("boss", Peer::Unix { uid: Some(0) }).set_application_name(b"report");

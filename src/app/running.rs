@@ -223,22 +223,25 @@ impl Running {
         loop {
             let how = *ending.borrow_and_update();
             let is_over = || match how {
-                None => false,
-                Some(Shutdown::Immediate) => true,
+                None | Some(Shutdown::Immediate) => true,
                 Some(Shutdown::WaitForClients) => self.clients() == 0 && self.front.arrivals.count() == 0,
                 Some(Shutdown::WaitForServers) => {
                     self.world.pool.retire(|_, _| true);
                     self.world.pool.open_count(|_, _| true) == 0
                 }
             };
-            if how.is_some() {
-                self.stop_tcp.send_replace(true);
+            match how {
+                None => drop(ending.changed().await),
+                Some(Shutdown::Immediate) => return,
+                Some(_) => {
+                    self.stop_tcp.send_replace(true);
+                    // First a moment: who asked for it reads its answer, and the last connections come in.
+                    let asked_again = tokio::time::timeout(LEFT_EVERY, ending.changed()).await.is_ok();
+                    if !asked_again && is_over() {
+                        return;
+                    }
+                }
             }
-            if is_over() {
-                return;
-            }
-            let nap = if how.is_some() { LEFT_EVERY } else { Duration::MAX };
-            let _ = tokio::time::timeout(nap, ending.changed()).await;
         }
     }
 

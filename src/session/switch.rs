@@ -29,9 +29,6 @@ const VERDICT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a session that had a link goes on asking a server that is full: the back ends of the
 /// former links are still ending.
 const FULL_WITHIN: Duration = Duration::from_secs(3);
-/// How long a client waits while an operator has stopped its database (`PAUSE`, `SUSPEND`): as long as
-/// for a link that others use.
-const HALTED_MAX: Duration = Duration::from_secs(120);
 /// How long a server may take to make a session's settings and statements again.
 const REPLAY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -226,7 +223,7 @@ impl Session {
     fn patience(&self) -> Duration {
         match self.shared.routes.map().halts.all {
             Halt::None | Halt::Paused => **self.shared.hold_timeout.load(),
-            Halt::Suspended => HALTED_MAX,
+            Halt::Suspended => self.shared.limits.load().query_wait_timeout,
         }
     }
 
@@ -274,7 +271,7 @@ impl Session {
             return self.on_no_link(NoLink::Refused(no_writer(reason.clone()))).await;
         }
         count(&self.shared.counters.holds);
-        let patience = if is_halted { HALTED_MAX } else { **self.shared.hold_timeout.load() };
+        let patience = self.shared.hold_patience(is_halted);
         let changing = wait_for_change(&self.shared, self.relay.version, patience);
         let refused = tokio::select! {
             is_changed = changing => match is_changed {
@@ -483,7 +480,7 @@ impl super::Shared {
                 count(&self.counters.holds);
             }
             let now = sys::now();
-            let patience = if is_halted { HALTED_MAX } else { **self.hold_timeout.load() };
+            let patience = self.hold_patience(is_halted);
             let deadline = began + patience;
             if now >= deadline {
                 let why = match is_halted {
@@ -604,6 +601,15 @@ impl super::Shared {
                 Ok(ControlFlow::Continue(self.limits.load().server_login_retry))
             }
             (PoolError::ShuttingDown, _) => Err(NoLink::Ended(super::tell::shutting_down().to_bytes())),
+        }
+    }
+
+    /// How long a client waits for a link: while an operator has stopped its database, as long as for one
+    /// that others use.
+    fn hold_patience(&self, is_halted: bool) -> Duration {
+        match is_halted {
+            true => self.limits.load().query_wait_timeout,
+            false => **self.hold_timeout.load(),
         }
     }
 
