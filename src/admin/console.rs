@@ -3,9 +3,10 @@
 use super::{pooler, rows};
 use crate::base::{DatabaseName, MirrorName, Privilege, sqlstate};
 use crate::observe::Facts;
+use crate::observe::pooler::PreparedStatement;
 use crate::sql::admin::Command;
 use crate::sql::console::{Caller, ConsoleCall, ConsoleError, ConsoleReply, ConsoleRows, Interrupt};
-use crate::sql::pooler::Pooler;
+use crate::sql::pooler::{Pooler, Table};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Reads the configuration again and applies what can change.
     async fn reload(&self) -> Result<Vec<String>, ConsoleError>;
+
+    /// The prepared statements that are kept.
+    async fn prepared(&self) -> Vec<PreparedStatement>;
 
     /// Carries out a command of PgBouncer's console that shows nothing. Those that wait do so until
     /// they are done or interrupted.
@@ -150,7 +154,10 @@ impl Console {
                     ))
                     .with_hint("Log in as one of them, or add the role to auth.stats_users."));
             }
-            let rows = pooler::rows(*table, &self.facts.pooler());
+            let rows = match table {
+                Table::Prepared => pooler::prepared(self.operator.prepared().await),
+                _ => pooler::rows(*table, &self.facts.pooler()),
+            };
             return Ok(ConsoleRows::shown(&Command::Pooler(command.clone()), rows));
         }
         let notices = self.operator.pooler(command.clone(), interrupt).await?;

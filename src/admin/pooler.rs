@@ -7,7 +7,7 @@ use crate::config::pgbouncer;
 use crate::config::{Config, Host, Others, PoolMode};
 use crate::observe::clients::{ClientFacts, ClientState};
 use crate::observe::links::{LinkFacts, LinkState};
-use crate::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler};
+use crate::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler, PreparedStatement};
 use crate::observe::time::console as utc;
 use crate::session::pooled::ties::Ties;
 use crate::sql::pooler::Table;
@@ -47,6 +47,12 @@ pub(super) fn rows(table: Table, pooler: &Pooler) -> Vec<Row> {
         | Table::PeerPools
         | Table::Prepared => Vec::new(),
     }
+}
+
+/// The rows of `SHOW PREPARED`.
+pub(super) fn prepared(statements: Vec<PreparedStatement>) -> Vec<Row> {
+    let row = |it: PreparedStatement| vec![Some(it.name), Some(it.text), int4(it.used_by), some(it.bytes)];
+    statements.into_iter().map(row).collect()
 }
 
 fn some(value: impl Display) -> Option<String> {

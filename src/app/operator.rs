@@ -259,6 +259,13 @@ impl Operator for Desk {
             .map_err(|why| ConsoleError::new("F0000", "the configuration was not reloaded").with_detail(why))
     }
 
+    async fn prepared(&self) -> Vec<pooler::PreparedStatement> {
+        match self.0.front.get().and_then(std::sync::Weak::upgrade) {
+            Some(front) => front.threads.prepared().await,
+            None => Vec::new(),
+        }
+    }
+
     async fn pooler(&self, command: Pooler, interrupt: Interrupt) -> Result<Vec<String>, ConsoleError> {
         self.carry_out(command, interrupt).await
     }

@@ -83,6 +83,19 @@ pub struct DatabaseCounts {
     pub period: Duration,
 }
 
+/// A prepared statement that is kept, on one data thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedStatement {
+    /// Its name on servers.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// How many clients and their batches have it.
+    pub used_by: usize,
+    /// Bytes that are kept for it.
+    pub bytes: usize,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Pooler {

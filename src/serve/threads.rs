@@ -1,7 +1,8 @@
 //! Data threads: one runtime each, on which sessions live.
 
 use crate::observe::count;
-use crate::session::pooled::stash;
+use crate::observe::pooler::PreparedStatement;
+use crate::session::pooled::{stash, statements};
 use crate::session::{Handover, Session, Shared, timeouts, wake};
 use crate::sys;
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
 /// Handovers that wait for a busy thread; more of them slow the log-ins down.
@@ -29,6 +30,9 @@ thread_local! {
 pub fn is_here() -> bool {
     NUMBER.get().is_some()
 }
+
+/// How long a thread may take to tell what it keeps.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -104,6 +108,25 @@ impl DataThreads {
     /// Whether this is the thread with that number.
     pub fn is_this(&self, number: usize) -> bool {
         NUMBER.get() == Some(number)
+    }
+
+    /// The prepared statements that all threads keep for clients of the pooled modes.
+    pub async fn prepared(&self) -> Vec<PreparedStatement> {
+        let mut all = Vec::new();
+        for number in 0..self.queues.len() {
+            let (answer, answered) = oneshot::channel();
+            let look = async move || {
+                // Who no longer waits needs no answer.
+                let _ = answer.send(statements::kept());
+            };
+            let asked = async {
+                self.run(number, look).await;
+                answered.await.unwrap_or_default()
+            };
+            // A thread that is that busy is left out.
+            all.extend(tokio::time::timeout(LOOK_WITHIN, asked).await.unwrap_or_default());
+        }
+        all
     }
 
     /// Runs something on a thread.

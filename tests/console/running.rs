@@ -231,6 +231,18 @@ async fn console_error(console: &mut Client, command: &str) -> String {
 }
 
 #[tokio::test]
+async fn prepared_statements_are_shown_with_their_texts() {
+    let proxy = proxy(&[("pool.mode", "transaction"), ("pool.size", "1")]).await;
+    let (one, two) = (client(&proxy, "shop").await.unwrap(), client(&proxy, "shop").await.unwrap());
+    let text = "SELECT 'prepared twice'";
+    let (first, second) = (one.prepare(text).await.unwrap(), two.prepare(text).await.unwrap());
+    let shown = console(&proxy, "SHOW PREPARED").await;
+    let row = shown.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{shown}")).to_owned();
+    assert!(row.starts_with("cm_") && row.contains(&format!("|{text}|2|")), "{row}");
+    drop((first, second));
+}
+
+#[tokio::test]
 async fn set_changes_a_setting_until_the_next_reload() {
     let proxy = proxy(&[]).await;
     let shown = async |key: &str| {

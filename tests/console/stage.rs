@@ -8,7 +8,7 @@ use cloud_mirror::admin::{Console, Greeting, Guest, Operator, serve};
 use cloud_mirror::base::{DatabaseName, Epoch, Lsn, MirrorName, Moment, Privilege, RoleName, Site};
 use cloud_mirror::config;
 use cloud_mirror::observe::events::Event;
-use cloud_mirror::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler};
+use cloud_mirror::observe::pooler::{Counts, DatabaseCounts, Halted, Pooler, PreparedStatement};
 use cloud_mirror::observe::status::{LeaseStatus, MirrorState, MirrorStatus, Status};
 use cloud_mirror::observe::{Counters, Facts};
 use cloud_mirror::sql::console::{Caller, ConsoleCall, ConsoleError, Interrupt};
@@ -158,6 +158,10 @@ impl Operator for Said {
 
     async fn reload(&self) -> Result<Vec<String>, ConsoleError> {
         self.say("reload".to_owned())
+    }
+
+    async fn prepared(&self) -> Vec<PreparedStatement> {
+        Vec::new()
     }
 
     /// What waits does so until it is interrupted.

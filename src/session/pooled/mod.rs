@@ -32,7 +32,7 @@ pub mod prepare;
 mod probe;
 mod settings;
 pub mod stash;
-mod statements;
+pub mod statements;
 pub mod ties;
 pub mod words;
 

@@ -7,6 +7,7 @@
 use super::super::memory::Change;
 use super::super::notice::{Notice, change_of, notice};
 use super::hash::{Seeded, hash};
+use crate::observe::pooler::PreparedStatement;
 use crate::sql::footprint::{Footprint, footprint};
 use crate::wire::frame::{HEADER, cstring};
 use std::cell::{Cell, RefCell};
@@ -100,6 +101,20 @@ pub const DROPPED: &[u8] = b"cm_0";
 const DEALLOCATE: &[u8] = b"DEALLOCATE cm_0";
 /// A simple query that does both, whose first answer is ours.
 pub const PREPARE_AND_DEALLOCATE: &[u8] = b"PREPARE cm_0 AS SELECT 1; DEALLOCATE cm_0\0";
+
+/// What this thread keeps, for the console.
+pub fn kept() -> Vec<PreparedStatement> {
+    let shown = |statement: &Rc<Statement>| PreparedStatement {
+        name: String::from_utf8_lossy(server_name(statement.id, &mut [0; 16])).into_owned(),
+        text: String::from_utf8_lossy(statement.text()).into_owned(),
+        // One is the list's.
+        used_by: Rc::strong_count(statement) - 1,
+        bytes: statement.weight(),
+    };
+    let mut kept: Vec<_> = STATEMENTS.with_borrow(|all| all.by_hash.values().flatten().map(shown).collect());
+    kept.sort_by(|a, b| a.name.len().cmp(&b.name.len()).then_with(|| a.name.cmp(&b.name)));
+    kept
+}
 
 /// The name of a statement on a server, in `room`.
 pub fn server_name(id: u32, room: &mut [u8; 16]) -> &[u8] {
