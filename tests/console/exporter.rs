@@ -304,6 +304,8 @@ async fn the_exporter_is_up_and_has_every_series() {
     assert_eq!(series["pgbouncer_list_used_clients"], 1.0);
     assert_eq!(of("pgbouncer_client_connections", &["shop", "app"]), 1.0);
     assert_eq!(of("pgbouncer_pools_cl_active", &["shop", "app"]), 1.0);
+    assert_eq!(of("pgbouncer_pools_sv_active", &["shop", "app"]), 1.0);
+    assert_eq!(of("pgbouncer_databases_current_connections", &["shop"]), 1.0);
     assert_eq!(of("pgbouncer_databases_paused", &["shop"]), 0.0);
     assert!(of("pgbouncer_stats_totals_query_count", &["shop"]) >= 10.0);
     assert!(of("pgbouncer_stats_totals_xact_count", &["shop"]) >= 10.0);
