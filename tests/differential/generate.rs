@@ -461,7 +461,7 @@ impl Maker {
 
     fn row_limit(&mut self) -> Vec<Step> {
         let text = "select g from generate_series(1, 7) g";
-        let portal = self.pick(&["", "p1"]);
+        let portal = "p1";
         let mut bytes = [parse("", text, &[]), bind(portal, "", &[]), execute(portal, 3)].concat();
         match self.random.random_range(0..4) {
             0 => bytes.extend([flush(), execute(portal, 2), sync()].concat()),
