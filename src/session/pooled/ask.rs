@@ -83,6 +83,11 @@ impl Pooled {
     fn message(&mut self, tag: u8, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
         let is_whole = frame.len() == total;
         let is_shown = side.walk.has_local && !side.walk.pass_next && !side.ledger.has_no_place();
+        // Whether a Sync in the middle of COPY was ignored cannot be told, and so not either what the
+        // statements behind it have become.
+        if side.ledger.is_lost() && !matches!(tag, b'S' | b'H' | b'd' | b'c' | b'f' | b'X') {
+            return Sent::Not(violation(words::LOST_IN_COPY.to_owned()));
+        }
         match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
                 return Sent::Not(Stop::Partial);

@@ -17,6 +17,9 @@ pub fn no_transaction_blocks() -> Complaint {
 /// A name of a statement or portal without an end.
 pub const ENDLESS_NAME: &str = "a name is too long";
 
+/// The client has sent a Sync into COPY data that the server had refused, or had not.
+pub const LOST_IN_COPY: &str = "cannot follow a Sync in the middle of COPY data that the server has refused";
+
 /// In transaction mode something is given up with the transaction.
 pub fn given_up(what: &str) -> Complaint {
     Complaint::new(
