@@ -1,16 +1,16 @@
 //! Handing links out and taking them back.
 
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports};
+use super::lease::{Counted, Lease};
 use super::limits::Limit;
-use super::reset::Reported;
 use super::seats::{Seat, Seats};
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::config::{self, Tuning};
-use crate::observe::links::{LinkFacts, LinkOrigin, LinkState, Links};
-use crate::sys::{self, Detached, Socket};
+use crate::observe::links::{LinkOrigin, LinkState, Links};
+use crate::sys::{self, Detached};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -112,27 +112,14 @@ pub struct Checkout {
     pub lease: Lease,
 }
 
-/// The right to use a link. Dropped: the link counts as closed.
-#[derive(Debug)]
-pub struct Lease {
-    pool: Pool,
-    group: Arc<Group>,
-    seat: Seat,
-    facts: Arc<Facts>,
-    epoch: Epoch,
-    /// Replication links are never used again.
-    is_reusable: bool,
-    _counted: Counted,
-}
-
 /// All links. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     settings: ArcSwap<Settings>,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
     seats: Seats,
     links: Links,
@@ -142,37 +129,10 @@ struct Inner {
     refused: Mutex<HashMap<(String, Address), Moment>>,
     in_use: Arc<AtomicU64>,
     /// Of those in use: links that are being reset.
-    returning: Arc<AtomicU64>,
+    pub(super) returning: Arc<AtomicU64>,
     /// Somebody waits for a seat.
     hungry: watch::Sender<u64>,
     clears: AtomicU64,
-}
-
-/// Whether there is room for a link.
-#[derive(Debug, Clone)]
-pub struct Room(Arc<Group>);
-
-impl Room {
-    /// Whether another link may be used now.
-    pub fn is_any(&self) -> bool {
-        self.0.has_room()
-    }
-}
-
-#[derive(Debug)]
-struct Counted(Arc<AtomicU64>);
-
-impl Counted {
-    fn new(counter: &Arc<AtomicU64>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Pool {
@@ -569,93 +529,6 @@ fn another_way_may_work(error: &backend::Error) -> bool {
         | backend::Error::Protocol { .. }
         | backend::Error::Scram { .. }
         | backend::Error::BadParameter => false,
-    }
-}
-
-impl Lease {
-    /// What the server reported when the link was opened.
-    pub fn reported(&self) -> &Reports {
-        &self.facts.reported
-    }
-
-    /// How to cancel what its back end does.
-    pub fn cancel_target(&self) -> &Arc<CancelTarget> {
-        &self.facts.target
-    }
-
-    /// Whether a cancel for what its back end did may still arrive.
-    pub fn is_cancelled(&self) -> bool {
-        super::cancel::is_cancelled(&self.facts.target)
-    }
-
-    /// Whether it is to be closed when nobody uses it.
-    pub fn has_retired(&self) -> bool {
-        self.group.has_retired(&self.facts)
-    }
-
-    /// Whether its time is over.
-    pub fn is_old(&self) -> bool {
-        sys::now() > self.facts.expires_at || self.facts.entry.facts().is_close_needed()
-    }
-
-    /// How many wait for a link of this user to this database, of which `own` are the asker's.
-    pub fn is_wanted(&self, own: usize) -> bool {
-        self.group.waiting() > own
-    }
-
-    /// Whether another link of this user to this database may be used now.
-    pub fn room(&self) -> Room {
-        Room(self.group.clone())
-    }
-
-    /// What is known of the link.
-    pub fn link(&self) -> &Arc<LinkFacts> {
-        self.facts.entry.facts()
-    }
-
-    /// Process id of the back end.
-    pub fn pid(&self) -> i32 {
-        self.facts.target.pid
-    }
-
-    /// Takes back a link that is idle and outside a transaction; resets it in the background. The
-    /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
-    ///
-    /// `reported` are settings that the server has reported since, the last value of each.
-    pub fn give_back(self, stream: Detached, reported: Vec<Reported>) {
-        if !self.may_be_used_again() {
-            return;
-        }
-        let runtime = self.pool.0.runtime.clone();
-        runtime.spawn(async move {
-            if let Ok(socket) = stream.attach() {
-                self.give_back_here(socket, reported).await;
-            }
-        });
-    }
-
-    /// The same, with the reset in the runtime in which the link is.
-    pub async fn give_back_here(self, mut socket: Socket, reported: Vec<Reported>) {
-        if !self.may_be_used_again() {
-            return;
-        }
-        let Lease { pool, group, seat, facts, epoch, is_reusable: _, _counted } = self;
-        let returning = Counted::new(&pool.0.returning);
-        let entry = facts.entry.facts().clone();
-        entry.set_state(LinkState::Tested);
-        entry.set_client(None, Moment::default());
-        if reset::reset(&mut socket, &facts.reported, reported).await.is_ok()
-            && let Ok(stream) = socket.detach()
-        {
-            group.put(Idle { stream, facts, epoch, since: sys::now() });
-        }
-        // Only now may a waiter go on: it finds the link, or room for another.
-        drop((seat, _counted, returning));
-    }
-
-    fn may_be_used_again(&self) -> bool {
-        let is_over = self.is_old() || self.has_retired();
-        self.is_reusable && !is_over && !self.is_cancelled()
     }
 }
 

@@ -10,6 +10,7 @@ mod admission;
 mod cancel;
 mod checkout;
 mod group;
+mod lease;
 mod limits;
 mod reset;
 mod seats;
@@ -17,8 +18,9 @@ mod welcome;
 
 pub use admission::{Admission, Admitted, TooMany};
 pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels};
-pub use checkout::{Checkout, Lease, Pool, PoolError, Request, Room, Settings};
+pub use checkout::{Checkout, Pool, PoolError, Request, Settings};
 pub use group::{Parameters, Reports};
+pub use lease::{Lease, Room};
 pub use limits::Limit;
 pub use reset::{Reported, reset};
 pub use welcome::{Asked, Welcome};

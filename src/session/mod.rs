@@ -19,6 +19,7 @@ mod ask;
 pub mod gone;
 pub mod lasting;
 pub mod ledger;
+mod linking;
 mod local;
 pub mod memory;
 pub mod notice;
@@ -33,7 +34,7 @@ pub mod timeouts;
 pub mod wake;
 pub mod walk;
 
-pub use switch::{Made, NoLink, Wanted};
+pub use linking::{Made, NoLink, Wanted};
 
 use crate::backend::{self, Login};
 use crate::base::{Epoch, Privilege, Site, sqlstate};

@@ -7,11 +7,11 @@
 use super::account::Account;
 use super::gone::poll_gone;
 use super::ledger::Ledger;
+use super::linking::NoLink;
 use super::memory::Memory;
 use super::outgoing::{Outgoing, empty};
 use super::pooled::Pooled;
 use super::pooled::has::Has;
-use super::switch::NoLink;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
 use crate::observe::clients::ClientFacts;

@@ -1,6 +1,6 @@
 //! Making settings and prepared statements again on a new link.
 
-use super::switch::Wanted;
+use super::linking::Wanted;
 use super::walk::{Reported, keep_last};
 use crate::base::Site;
 use crate::sys::Socket;

@@ -36,9 +36,9 @@ pub mod statements;
 pub mod ties;
 pub mod words;
 
+use super::linking::NoLink;
 use super::memory::Memory;
 use super::relay::Linked;
-use super::switch::NoLink;
 use crate::base::{Epoch, Site};
 use crate::config::PoolMode;
 use crate::observe::{Counters, count};

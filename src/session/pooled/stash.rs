@@ -12,8 +12,8 @@
 use super::has::Has;
 use crate::base::{Epoch, Moment, Site};
 use crate::pool::{Parameters, Room};
+use crate::session::linking::{Made, NoLink, Wanted};
 use crate::session::relay::Linked;
-use crate::session::switch::{Made, NoLink, Wanted};
 use crate::session::{Identity, Shared};
 use crate::sys;
 use std::cell::{Cell, RefCell};
