@@ -10,7 +10,13 @@ const HINT: &str = "Try again later, keep transactions shorter, or raise the lim
 async fn back_ends(server: &Cluster, condition: &str) -> String {
     let sql =
         format!("select count(*) from pg_stat_activity where usename in ('app', 'other') and {condition}");
-    server.value("postgres", &sql).await.unwrap()
+    // A connection of its own: one that the test before has left may end with that test's runtime.
+    let url = server.url("postgres", "postgres");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let count: i64 = client.query_one(&sql, &[]).await.unwrap().get(0);
+    connection.abort();
+    count.to_string()
 }
 
 /// Waits until the back ends of another test's proxy have ended.
