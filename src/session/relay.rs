@@ -5,7 +5,7 @@
 //! [`super::Session`] decides at leisure and polls again. An idle relay owns no buffer.
 
 use super::account::Account;
-use super::gone::poll_gone;
+use super::gone::Watch;
 use super::ledger::Ledger;
 use super::linking::NoLink;
 use super::memory::Memory;
@@ -158,6 +158,8 @@ pub struct Relay {
     pub look_at_server: bool,
     /// In the pooled modes: what the session has besides.
     pub pooled: Option<Box<Pooled>>,
+    /// Whether the client leaves while it waits in line.
+    watch: Watch,
     /// What was carried.
     pub account: Account,
     routes: Routes,
@@ -195,6 +197,7 @@ impl Relay {
             reported: Vec::new(),
             look_at_server: false,
             pooled: None,
+            watch: Watch::default(),
             account,
             routes,
             facts,
@@ -391,13 +394,17 @@ impl Relay {
             if pooled.is_waiting() {
                 match pooled.poll_line(cx) {
                     Poll::Ready(Ok(link)) => {
+                        self.watch.end();
                         if self.use_link(link).is_some() {
                             return Poll::Ready(None);
                         }
                     }
-                    Poll::Ready(Err(no_link)) => return Poll::Ready(Some(Exit::NoLink(no_link))),
+                    Poll::Ready(Err(no_link)) => {
+                        self.watch.end();
+                        return Poll::Ready(Some(Exit::NoLink(no_link)));
+                    }
                     Poll::Pending => {
-                        ready!(poll_gone(&mut self.client, &mut self.client_in, cx));
+                        ready!(self.watch.poll(&mut self.client, &mut self.client_in, cx));
                         pooled.leave_line();
                         return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
                     }
