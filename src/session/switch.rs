@@ -161,6 +161,8 @@ impl Session {
                 tie
             }
         };
+        // What had to wait for answers on that link waits no more.
+        relay.look_again |= !relay.client_in.is_empty();
         relay.account.on_link_lost();
         if !was_settled {
             count(&self.shared.counters.outcomes_unknown);

@@ -202,8 +202,9 @@ impl Pooled {
                 memory.forget_ties();
                 Asked::Known
             }
-            Answer::Ended(report) => Asked::Ended(report),
-            Answer::Violation => Asked::Violation,
+            // What was to be asked stays open: it decides whether the session can move.
+            Answer::Ended(report) => return (read, Asked::Ended(report)),
+            Answer::Violation => return (read, Asked::Violation),
         };
         self.evidence.probe = None;
         self.evidence.is_open = false;
