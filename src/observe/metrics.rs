@@ -227,6 +227,12 @@ const HELP: &[(&str, &str)] = &[
     ("transactions_aborted", "Transactions refused with 40001 after their server was lost"),
     ("outcomes_unknown", "Sessions ended with 08007: a statement was in flight when its server was lost"),
     ("statements_refused", "Statements and log-ins refused with 57P03"),
+    (
+        "links_prepared",
+        "Connections on which settings had to be made, or that had to be cleaned, before a statement",
+    ),
+    ("links_probed", "Times a server was asked what a session has left on its connection"),
+    ("states_given_up", "Times a client was warned that something does not outlive its transaction"),
     ("commands_answered", "Commands of cloud-mirror answered"),
     ("failovers", "Times the cloud was made the writer because the local server was gone"),
 ];
