@@ -46,8 +46,10 @@ async fn statements_bytes_and_times_of_a_pool_add_up() {
     );
     assert_eq!((value("pool_client_parses_total"), value("pool_binds_total")), (2.0, 2.0));
     assert_eq!((value("pool_client_logins_total"), value("pool_server_assignments_total")), (1.0, 1.0));
-    assert_eq!(value("transaction_duration_seconds_count"), 5.0, "two that are pipelined are timed as one");
-    assert_eq!(value("query_duration_seconds_count"), 7.0);
+    // Two that are pipelined are timed as one, unless the server has answered the first one meanwhile.
+    let (timed, queries) =
+        (value("transaction_duration_seconds_count"), value("query_duration_seconds_count"));
+    assert!((5.0..=6.0).contains(&timed) && (7.0..=8.0).contains(&queries), "{timed} and {queries}");
     let (query, transaction) =
         (value("query_duration_seconds_sum"), value("transaction_duration_seconds_sum"));
     assert!((0.05..5.0).contains(&query) && transaction >= query, "{query} s in {transaction} s");

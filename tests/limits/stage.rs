@@ -39,7 +39,7 @@ pub async fn server() -> Turn {
     Turn { server: SERVER.get_or_init(new_server).await, _turn: turn }
 }
 
-/// Role `app` with databases `shop` and `stock`, and role `other`. For tests that stop or freeze it, for tests that stop or freeze it.
+/// Role `app` with databases `shop` and `stock`, and role `other`. For tests that stop or freeze it.
 pub async fn new_server() -> Cluster {
     // For proxies that ask for no password and so have none to show.
     let builder = Cluster::builder()
