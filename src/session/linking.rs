@@ -192,7 +192,7 @@ impl super::Shared {
         if !gives_links {
             return None;
         }
-        let request = self.request(identity).ok()?;
+        let request = Self::request_on(&map, identity).ok()?;
         let checkout = self.pool.at_hand(&request)?;
         let Request { destination, .. } = request;
         // What it has reported is told from the lease.
@@ -206,11 +206,17 @@ impl super::Shared {
 
     /// What a client's link would have to be now. Fails with what ends the client.
     pub fn request(&self, identity: &super::Identity) -> Result<Request, BytesMut> {
-        let destination = self
-            .routes
-            .map()
-            .resolve(&identity.database)
-            .map_err(|no| Complaint::fatal(sqlstate::CANNOT_CONNECT_NOW, no.to_string()).to_bytes())?;
+        Self::request_on(&self.routes.map(), identity)
+    }
+
+    fn request_on(map: &RouteMap, identity: &super::Identity) -> Result<Request, BytesMut> {
+        let destination = map.resolve(&identity.database).map_err(|no| {
+            let code = match no {
+                NoRoute::Unknown { .. } => sqlstate::UNDEFINED_DATABASE,
+                NoRoute::NotMirrored { .. } => sqlstate::CANNOT_CONNECT_NOW,
+            };
+            Complaint::fatal(code, no.to_string()).to_bytes()
+        })?;
         let (login, parameters) = (identity.login.clone(), identity.parameters.clone());
         Ok(Request { destination, login, parameters })
     }
@@ -222,19 +228,9 @@ impl super::Shared {
         wanted: &Arc<Wanted>,
         full_until: Moment,
     ) -> Result<ControlFlow<Made, Duration>, NoLink> {
-        let destination = map.resolve(&wanted.identity.database).map_err(|no| {
-            let code = match no {
-                NoRoute::Unknown { .. } => sqlstate::UNDEFINED_DATABASE,
-                NoRoute::NotMirrored { .. } => sqlstate::CANNOT_CONNECT_NOW,
-            };
-            NoLink::Ended(Complaint::fatal(code, no.to_string()).to_bytes())
-        })?;
+        let request = Self::request_on(map, &wanted.identity).map_err(NoLink::Ended)?;
+        let destination = request.destination.clone();
         let (this, site, epoch, version) = (self.clone(), destination.site, destination.epoch, map.version);
-        let request = Request {
-            destination: destination.clone(),
-            login: wanted.identity.login.clone(),
-            parameters: wanted.identity.parameters.clone(),
-        };
         let (asked_for, database) = (wanted.clone(), wanted.identity.database.clone());
         let making = self.control.spawn(async move { this.make(&request, &asked_for).await });
         let making = AbortOnDropHandle::new(making);

@@ -298,7 +298,14 @@ async fn shutdown_waits_for_clients_or_for_nobody() {
 
 #[tokio::test]
 async fn databases_have_names_users_and_settings_of_their_own() {
+    for mode in ["session", "transaction"] {
+        names_users_and_settings(mode).await;
+    }
+}
+
+async fn names_users_and_settings(mode: &str) {
     let keys = [
+        ("pool.mode", mode),
         ("databases.reports", "shop"),
         ("databases.legacy.name", "stock"),
         ("databases.legacy.user", "app"),
