@@ -15,20 +15,7 @@ use crate::wire::message::{TransactionStatus, error_report};
 use crate::wire::report::Report;
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// What a walk writes to besides the session itself.
-#[derive(Debug)]
-pub struct Side<'a> {
-    /// The server's direction.
-    pub walk: &'a mut ServerWalk,
-    /// What is owed.
-    pub ledger: &'a mut Ledger,
-    /// What the client has set.
-    pub memory: &'a mut Memory,
-    /// What the link has.
-    pub has: &'a mut Has,
-    /// What stands before or instead of a message, while it is looked at.
-    pub patch: &'a mut Vec<u8>,
-}
+type Side<'a> = super::Side<'a, ServerWalk>;
 
 enum Passed {
     /// As it is, behind the patch.

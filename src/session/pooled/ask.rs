@@ -1,11 +1,10 @@
 //! What a client sends, made fit for the link that it happens to have.
 
-use super::has::{self, Has};
+use super::has;
 use super::journal::Act;
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
-use crate::session::ledger::Ledger;
-use crate::session::memory::{Change, Memory};
+use crate::session::memory::Change;
 use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
 use crate::sql::footprint::{Footprint, footprint};
@@ -16,20 +15,7 @@ use std::rc::Rc;
 /// How much of a message is needed to find the names in it.
 const NAMES_MAX: usize = 1024;
 
-/// What a walk writes to besides the session itself.
-#[derive(Debug)]
-pub struct Side<'a> {
-    /// The client's direction.
-    pub walk: &'a mut ClientWalk,
-    /// What is owed.
-    pub ledger: &'a mut Ledger,
-    /// What the client has set.
-    pub memory: &'a mut Memory,
-    /// What the link has.
-    pub has: &'a mut Has,
-    /// What stands instead of a message, while it is looked at.
-    pub patch: &'a mut Vec<u8>,
-}
+type Side<'a> = super::Side<'a, ClientWalk>;
 
 /// What becomes of a message.
 enum Sent {

@@ -2,7 +2,7 @@
 
 use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
-use super::{Taken, answer, ask};
+use super::{Side, Taken};
 use crate::base::Moment;
 use crate::observe::links::LinkState;
 use crate::session::linking::NoLink;
@@ -98,7 +98,7 @@ impl Relay {
             };
         }
         let stop = CHANGED.with_borrow_mut(|(out, patch)| {
-            let side = answer::Side {
+            let side = Side {
                 walk: &mut self.server_walk,
                 ledger: &mut self.ledger,
                 memory: &mut self.memory,
@@ -207,7 +207,7 @@ impl Relay {
         let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return Ok(None) };
         let Some(has) = &mut link.has else { return Ok(None) };
         CHANGED.with_borrow_mut(|(out, patch)| {
-            let side = ask::Side {
+            let side = Side {
                 walk: &mut self.client_walk,
                 ledger: &mut self.ledger,
                 memory: &mut self.memory,

@@ -36,6 +36,7 @@ pub mod statements;
 pub mod ties;
 pub mod words;
 
+use super::ledger::Ledger;
 use super::linking::NoLink;
 use super::memory::Memory;
 use super::relay::Linked;
@@ -104,6 +105,21 @@ pub struct Pooled {
     /// What the client was warned of.
     warned: Vec<&'static str>,
     counters: Arc<Counters>,
+}
+
+/// What a walk in either direction writes to besides the session itself.
+#[derive(Debug)]
+pub struct Side<'a, W> {
+    /// The direction.
+    pub walk: &'a mut W,
+    /// What is owed.
+    pub ledger: &'a mut Ledger,
+    /// What the client has set.
+    pub memory: &'a mut Memory,
+    /// What the link has.
+    pub has: &'a mut has::Has,
+    /// What stands before or instead of a message, while it is looked at.
+    pub patch: &'a mut Vec<u8>,
 }
 
 /// How a client gets a link.
@@ -296,7 +312,7 @@ impl Pooled {
 
     /// Whether the client's next message has to wait for answers to earlier ones; when it has waited
     /// long enough, it is looked at again (`true` the second).
-    pub fn waits(&mut self, ledger: &super::ledger::Ledger) -> (bool, bool) {
+    pub fn waits(&mut self, ledger: &Ledger) -> (bool, bool) {
         if self.waits && self.journal.has_before(ledger.batch()) {
             return (true, false);
         }
