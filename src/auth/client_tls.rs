@@ -180,14 +180,6 @@ impl ClientTls {
 }
 
 fn authorities(path: &Path) -> Result<Arc<RootCertStore>, ClientTlsError> {
-    let wrong = |why: String| ClientTlsError::Authority { path: path.to_owned(), why };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {
-        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-        store.add(certificate).map_err(|e| wrong(e.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(wrong("it holds no PEM certificate".to_owned()));
-    }
-    Ok(Arc::new(store))
+    let store = crate::backend::tls::authorities(path);
+    store.map(Arc::new).map_err(|why| ClientTlsError::Authority { path: path.to_owned(), why })
 }

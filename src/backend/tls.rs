@@ -188,16 +188,20 @@ fn roots(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
             why: "sslmode=verify-ca needs sslrootcert=FILE".to_owned(),
         });
     };
-    let wrong = |why: String| TlsError::Roots { path: path.to_owned(), why };
+    authorities(path).map_err(|why| TlsError::Roots { path: path.to_owned(), why })
+}
+
+/// The certificates of a PEM file, to be trusted; fails in words when there are none.
+pub fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {
-        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-        store.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        store.add(certificate).map_err(|error| error.to_string())?;
     }
-    if store.is_empty() {
-        return Err(wrong("it holds no PEM certificate".to_owned()));
+    match store.is_empty() {
+        true => Err("it holds no PEM certificate".to_owned()),
+        false => Ok(store),
     }
-    Ok(store)
 }
 
 /// Trusts every certificate, but checks that the server holds its key.
