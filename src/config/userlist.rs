@@ -30,13 +30,9 @@ pub fn read(
     let mut users: Vec<StaticUser> = Vec::new();
     let mut index = std::collections::HashMap::new();
     let mut is_sound = true;
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with([';', '#']) {
-            continue;
-        }
-        let at = Origin::Line { file: name.clone(), line: number + 1 };
-        match user(line) {
+    for (number, user) in users_in(&text) {
+        let at = Origin::Line { file: name.clone(), line: number };
+        match user {
             Ok(user) => match index.get(&user.name) {
                 Some(&at) => users[at] = user,
                 None => {
@@ -51,6 +47,13 @@ pub fn read(
         }
     }
     is_sound.then_some(users)
+}
+
+/// The users of a list with the numbers of their lines, or what is wrong there.
+pub fn users_in(text: &str) -> impl Iterator<Item = (usize, Result<StaticUser, String>)> {
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with([';', '#']));
+    lines.map(|(number, line)| (number, user(line)))
 }
 
 /// The mistake never quotes the line, which has a password.

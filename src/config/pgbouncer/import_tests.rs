@@ -25,7 +25,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 
 /// The translation, its notes, and what our own reader says of it.
 fn told(name: &str) -> String {
-    let directories = [PathBuf::from("/work"), PathBuf::from("/etc/pgbouncer")];
+    let directories = [PathBuf::from("/srv/pooler"), PathBuf::from("/etc/pgbouncer")];
     let file = PathBuf::from(format!("{name}.ini"));
     let around = Around { file: &file, directories: &directories, read_file: &read_file };
     let imported = import(&around).unwrap_or_else(|error| panic!("{error}"));

@@ -5,6 +5,7 @@ use super::ini::{self, Line};
 use super::out::{Out, quoted};
 use super::values::{Ours, names, turned};
 use crate::base::Secret;
+use crate::config::{Credential, userlist};
 use std::collections::BTreeMap;
 
 /// Start-up parameters that PgBouncer gives a database.
@@ -176,11 +177,14 @@ impl Users {
 fn users(settings: &Settings<'_>, around: &Around<'_>) -> Users {
     let text = settings.get("auth_file").map(|file| (around.read_file)(&around.locate(file)));
     let Some(Ok(text)) = text else { return Users::default() };
-    let users = text.lines().filter_map(|line| {
-        let (name, rest) = line.trim().strip_prefix('"')?.split_once('"')?;
-        let (secret, _) = rest.trim_start().strip_prefix('"')?.rsplit_once('"')?;
-        let is_hash = secret.is_empty() || secret.starts_with("SCRAM-SHA-256$") || secret.starts_with("md5");
-        (!is_hash).then(|| (name.to_owned(), Secret::new(secret.replace("\"\"", "\""))))
+    let users = userlist::users_in(&text).filter_map(|(_, user)| {
+        let user = user.ok()?;
+        match user.credential {
+            Credential::Password(password) if !password.expose().is_empty() => {
+                Some((user.name.to_string(), password))
+            }
+            Credential::Password(_) | Credential::Verifier(_) | Credential::Md5(_) => None,
+        }
     });
     Users(users.collect())
 }
