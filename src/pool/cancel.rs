@@ -1,11 +1,12 @@
 //! From the cancel key a client has to the back end it means.
 
-use crate::backend::Endpoint;
+use crate::backend::{self, Endpoint};
 use crate::sys;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A back end that can be cancelled. Shared by its link and everything that can cancel it: a cancel
@@ -19,11 +20,32 @@ pub struct CancelTarget {
     pub pid: i32,
     /// Its secret, which clients never see.
     pub secret: Vec<u8>,
+    /// A cancel was sent whose end nobody has seen: it may arrive at any time.
+    may_be_late: AtomicBool,
+}
+
+impl CancelTarget {
+    /// A back end that nobody has cancelled.
+    pub fn new(endpoint: Endpoint, pid: i32, secret: Vec<u8>) -> Self {
+        Self { endpoint, pid, secret, may_be_late: AtomicBool::new(false) }
+    }
 }
 
 /// Whether a cancel may still arrive, seen by the link, whose client's key points elsewhere.
 pub fn is_cancelled(target: &Arc<CancelTarget>) -> bool {
-    Arc::strong_count(target) > 1
+    Arc::strong_count(target) > 1 || target.may_be_late.load(Ordering::Acquire)
+}
+
+/// Asks the server to cancel what the back end does, and waits until it has done so: PostgreSQL may send
+/// two signals for one request, and only the end of the connection says that no more come.
+pub async fn cancel(target: Arc<CancelTarget>, within: Duration) -> Result<(), backend::Error> {
+    let CancelTarget { endpoint, pid, secret, may_be_late } = &*target;
+    let done = backend::cancel(endpoint, *pid, secret, within).await;
+    if !matches!(done, Ok(()) | Err(backend::Error::Connect { .. })) {
+        // Given up, but perhaps with the request on its way: nobody else may be hit by it.
+        may_be_late.store(true, Ordering::Release);
+    }
+    done
 }
 
 /// What one client's key means.
@@ -161,7 +183,7 @@ mod tests {
         assert!(cancels.find(7, &key.secret).is_none());
         let address = Address::Tcp { host: "localhost".into(), port: 1 };
         let endpoint = Endpoint { address, tls: ServerTls::disabled() };
-        let target = Arc::new(CancelTarget { endpoint, pid: 7, secret: vec![1, 2, 3, 4] });
+        let target = Arc::new(CancelTarget::new(endpoint, 7, vec![1, 2, 3, 4]));
         key.point_to(Some(target.clone()));
         assert_eq!(cancels.find(7, &key.secret).unwrap().secret, [1, 2, 3, 4]);
         assert!(cancels.find(8, &key.secret).is_none());
@@ -173,5 +195,23 @@ mod tests {
         let secret = key.secret.clone();
         drop(key);
         assert!(cancels.find(7, &secret).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_cancel_that_was_given_up_may_still_arrive() {
+        // It takes connections, as the system does for a server that does not run just now, and is silent.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = |port| {
+            let address = Address::Tcp { host: "127.0.0.1".into(), port };
+            Arc::new(CancelTarget::new(Endpoint { address, tls: ServerTls::disabled() }, 7, vec![1, 2, 3, 4]))
+        };
+        let silent = target(port);
+        assert!(cancel(silent.clone(), Duration::from_millis(20)).await.is_err());
+        assert!(is_cancelled(&silent));
+        drop(listener);
+        let refused = target(port);
+        assert!(cancel(refused.clone(), Duration::from_secs(5)).await.is_err());
+        assert!(!is_cancelled(&refused), "nothing is on its way to it");
     }
 }

@@ -225,7 +225,7 @@ impl Pool {
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
             reported: group.share(link.parameters),
-            target: Arc::new(CancelTarget { endpoint: link.endpoint, pid: link.pid, secret: link.secret }),
+            target: Arc::new(CancelTarget::new(link.endpoint, link.pid, link.secret)),
             expires_at: sys::now() + lifetime,
             entry: self.0.links.enter(origin),
             generation,

@@ -17,7 +17,7 @@ mod seats;
 mod welcome;
 
 pub use admission::{Admission, Admitted, TooMany};
-pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels};
+pub use cancel::{CancelKey, CancelPointer, CancelTarget, Cancels, cancel};
 pub use checkout::{Checkout, Pool, PoolError, Request, Settings};
 pub use group::{Parameters, Reports};
 pub use lease::{Lease, Room};

@@ -8,13 +8,13 @@ use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
     Approach, Authenticated, Authenticator, Begun, ClientEncryption, Door, Opened, TrustedProxies, begin,
 };
-use crate::backend::{self, Login};
+use crate::backend::Login;
 use crate::base::{Privilege, sqlstate};
 use crate::config::{PoolMode, Tcp};
 use crate::observe::clients::{ClientEntry, ClientOrigin, ClientState};
 use crate::observe::traffic::Carrier;
 use crate::observe::{Counters, count};
-use crate::pool::{Admission, Admitted};
+use crate::pool::{self, Admission, Admitted};
 use crate::route::{NoEntry, Way};
 use crate::session::{Handover, Identity, NoLink, Shared};
 use crate::sql::console::Caller;
@@ -215,8 +215,7 @@ impl Front {
         if let Some(target) = self.shared.cancels.find(pid, secret) {
             count(&self.counters().cancels_forwarded);
             let within = self.shared.limits.load().cancel_wait_timeout;
-            let done = backend::cancel(&target.endpoint, target.pid, &target.secret, within).await;
-            if let Err(error) = done {
+            if let Err(error) = pool::cancel(target, within).await {
                 tracing::warn!(event = "serve.cancel_failed", %error);
             }
         }

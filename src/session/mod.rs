@@ -36,13 +36,13 @@ pub mod walk;
 
 pub use linking::{Made, NoLink, Wanted};
 
-use crate::backend::{self, Login};
+use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
 use crate::config::PoolMode;
 use crate::observe::clients::{ClientEntry, ClientState, Clients, Order};
 use crate::observe::traffic::{Carrier, Traffic};
 use crate::observe::{Counters, count};
-use crate::pool::{Admitted, CancelKey, CancelTarget, Cancels, Parameters, Pool, Reports};
+use crate::pool::{self, Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
 use crate::sys::{self, Moving};
@@ -276,8 +276,7 @@ impl Session {
         let (target, within) =
             (link.lease.cancel_target().clone(), self.shared.limits.load().cancel_wait_timeout);
         self.shared.control.spawn(async move {
-            let CancelTarget { endpoint, pid, secret } = &*target;
-            if let Err(error) = backend::cancel(endpoint, *pid, secret, within).await {
+            if let Err(error) = pool::cancel(target, within).await {
                 tracing::warn!(event = "session.cancel_failed", %error);
             }
         });
