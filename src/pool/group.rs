@@ -2,6 +2,7 @@
 
 use super::CancelTarget;
 use super::limits::Limit;
+use super::reset;
 use super::seats::{Seat, Seats};
 use crate::base::{Epoch, Moment, Site};
 use crate::config::Rules;
@@ -229,12 +230,15 @@ impl Group {
         !idle.is_empty()
     }
 
-    /// Closes links that have become too old, and those that have lain idle since before `unused`,
-    /// but for `min_size`, the newest. Says whether any are left.
+    /// Closes links that have become too old or that the server has closed, and those that have lain
+    /// idle since before `unused`, but for `min_size`, the newest. Says whether any are left.
     pub fn tend(&self, now: Moment, unused: Option<Moment>) -> bool {
         let keep = (self.rules.load().min_size as usize).saturating_sub(self.seats_taken());
         let mut idle = self.idle();
-        idle.retain(|link| now < link.facts.expires_at && !link.facts.entry.facts().is_close_needed());
+        idle.retain(|link| {
+            let is_over = now >= link.facts.expires_at || link.facts.entry.facts().is_close_needed();
+            !is_over && reset::is_silent(&link.stream)
+        });
         if let Some(unused) = unused {
             let old = idle.iter().take_while(|link| link.since < unused).count();
             let excess = idle.len().saturating_sub(keep);

@@ -92,6 +92,13 @@ impl Lease {
         self.facts.entry.facts()
     }
 
+    /// Lists it as nobody's, in this state.
+    pub fn list_as(&self, state: LinkState) {
+        let listed = self.link();
+        listed.set_client(None, Moment::default());
+        listed.set_state(state);
+    }
+
     /// Process id of the back end.
     pub fn pid(&self) -> i32 {
         self.facts.target.pid

@@ -5,6 +5,7 @@ use super::relay::{self, Linked, Unwritten};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
 use crate::observe::count;
+use crate::observe::links::LinkState;
 use crate::route::Routes;
 use crate::sys::Socket;
 use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
@@ -167,6 +168,7 @@ pub async fn hear_out(client: &mut Socket) {
 /// When the routes lead elsewhere, or to another life of the server, it is cut like every other link.
 pub async fn run_out(link: Linked, mut unsent: Outgoing, with_terminate: bool, routes: Routes) {
     let Linked { mut stream, site, epoch, life, lease, has } = link;
+    lease.list_as(LinkState::Ending);
     if with_terminate {
         unsent.push(TERMINATE);
     }

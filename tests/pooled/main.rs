@@ -4,6 +4,7 @@
 mod auto;
 mod bench;
 mod line;
+mod links;
 mod prepared;
 mod raw;
 mod settings;

@@ -3,8 +3,6 @@
 use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
 use super::{Side, Taken};
-use crate::base::Moment;
-use crate::observe::links::LinkState;
 use crate::session::linking::NoLink;
 use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
 use crate::session::walk::{self, ServerWalk};
@@ -29,9 +27,6 @@ impl Relay {
         let verdict = link.has.as_mut().map(|has| pooled.verdict(&self.memory, has));
         match verdict {
             Some(Verdict::Free) | None => {
-                let listed = link.lease.link();
-                listed.set_client(None, Moment::default());
-                listed.set_state(LinkState::Idle);
                 self.facts.set_link(None);
                 return pooled.let_go(link, &mut self.memory);
             }

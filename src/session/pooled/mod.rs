@@ -42,6 +42,7 @@ use super::memory::Memory;
 use super::relay::Linked;
 use crate::base::{Epoch, Site};
 use crate::config::PoolMode;
+use crate::observe::links::LinkState;
 use crate::observe::{Counters, count};
 use crate::pool::{CancelPointer, Reports, reset};
 use crate::route::RouteMap;
@@ -426,6 +427,7 @@ const KNOWN: Footprint =
 
 /// Resets a link on this thread and gives it back then.
 fn clean(mut link: Linked, group: Rc<Group>) {
+    link.lease.list_as(LinkState::Tested);
     tokio::task::spawn_local(async move {
         // What LOAD has loaded stays loaded: such a link must not be used again, and is rare.
         let reported = link.has.as_ref().map_or_else(Vec::new, |has| has.all_reported());

@@ -11,6 +11,7 @@
 
 use super::has::Has;
 use crate::base::{Epoch, Moment, Site};
+use crate::observe::links::LinkState;
 use crate::pool::{Parameters, Room};
 use crate::session::linking::{Made, NoLink, Wanted};
 use crate::session::relay::Linked;
@@ -83,6 +84,14 @@ pub struct Ticket {
 /// Counts a link as the thread's until it is dropped.
 #[derive(Debug)]
 pub struct Owned(Rc<Cell<usize>>);
+
+#[cfg(test)]
+impl Owned {
+    /// Of nobody.
+    pub fn of_test() -> Self {
+        Self(Rc::new(Cell::new(1)))
+    }
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -162,6 +171,7 @@ impl Group {
             give_back(link);
             return self.fetch_if_useful();
         }
+        link.lease.list_as(LinkState::Idle);
         let first = self.waiting.borrow_mut().pop_front();
         match first {
             Some(waiter) => waiter.end(Ok(link)),
@@ -281,13 +291,14 @@ impl Group {
         if has_waited_long && self.fetching.get() == 0 {
             self.fetch();
         }
-        self.idle.borrow_mut().retain(|link| {
+        self.idle.borrow_mut().retain_mut(|link| {
             let unused = |has: &Has| now.since(has.since);
             let is_young = settings
                 .limits
                 .server_idle_timeout
                 .is_none_or(|most| link.has.as_deref().is_some_and(|has| unused(has) < most));
-            is_young && !link.lease.is_old()
+            // One that the server has closed would be shown, and counted, until somebody wants it.
+            is_young && !link.lease.is_old() && is_silent(link, &mut Context::from_waker(Waker::noop()))
         });
     }
 
