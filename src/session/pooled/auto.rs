@@ -22,6 +22,8 @@ use std::collections::HashMap;
 const SHAPES_MAX: usize = 8192;
 /// Suspect texts in one transaction that are looked up.
 const SUSPECTS_MAX: usize = 32;
+/// A question that has met so many cancels is not asked again.
+const CANCELLED_MAX: u8 = 8;
 /// A harmless text is asked about again after at most so many times.
 const AGAIN: u32 = 1024;
 
@@ -42,6 +44,8 @@ pub struct Evidence {
     /// What may be names of settings in those texts.
     names: Vec<Box<str>>,
     probe: Option<Probe>,
+    /// How often the question has met a cancel in a row.
+    times_cancelled: u8,
 }
 
 /// Whether a link may go.
@@ -174,7 +178,7 @@ impl Pooled {
             return Verdict::Free;
         }
         if memory.tie().is_some() || self.evidence.is_open {
-            let names = std::mem::take(&mut self.evidence.names);
+            let names = &self.evidence.names;
             let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
             let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)));
             self.evidence.probe = Some(probe);
@@ -196,7 +200,14 @@ impl Pooled {
                 self.learn_found(found, memory);
                 Asked::Known
             }
-            Answer::Unknown => {
+            Answer::Cancelled if self.evidence.times_cancelled < CANCELLED_MAX => {
+                self.evidence.times_cancelled += 1;
+                self.evidence.probe = None;
+                // The relay asks again when it gives the link back.
+                self.evidence.is_open = true;
+                return (read, Asked::Known);
+            }
+            Answer::Unknown | Answer::Cancelled => {
                 self.evidence.is_not_harmless();
                 self.evidence.ties |= Ties::UNKNOWN;
                 memory.forget_ties();
@@ -208,6 +219,8 @@ impl Pooled {
         };
         self.evidence.probe = None;
         self.evidence.is_open = false;
+        self.evidence.names.clear();
+        self.evidence.times_cancelled = 0;
         (read, asked)
     }
 

@@ -3,8 +3,10 @@
 use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
 use super::{Side, Taken};
+use crate::base::sqlstate;
 use crate::session::linking::NoLink;
 use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
+use crate::session::tell::cancelled;
 use crate::session::walk::{self, ServerWalk};
 use bytes::BytesMut;
 use std::cell::RefCell;
@@ -84,6 +86,14 @@ impl Relay {
                 Progress::Again(bytes) => {
                     self.to_server.push(&bytes);
                     None
+                }
+                // The client means its statement, which was not sent.
+                Progress::Refused(report) if report.code() == sqlstate::QUERY_CANCELED => {
+                    pooled.on_link_lost();
+                    self.link = None;
+                    self.facts.set_link(None);
+                    self.server_in.clear();
+                    Some(Exit::NoLink(NoLink::Refused(cancelled())))
                 }
                 Progress::Refused(report) => Some(Exit::NoLink(NoLink::refused(&report))),
                 Progress::Ended(report) => Some(Exit::LinkLost { report: Some(report) }),

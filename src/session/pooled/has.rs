@@ -60,6 +60,12 @@ impl Has {
         }
     }
 
+    /// Of a link that is nowhere.
+    #[cfg(test)]
+    pub fn of_test() -> Self {
+        Self::fresh(&Reports::default(), 1, Owned::of_test(), Vec::new())
+    }
+
     /// After `DISCARD ALL`; `reported` at its start-up.
     pub fn reset(&mut self, reported: &Reports) {
         self.statements.clear();

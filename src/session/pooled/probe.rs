@@ -3,6 +3,7 @@
 use super::has::Has;
 use super::prepare::{put_query, reported};
 use super::ties::Ties;
+use crate::base::sqlstate;
 use crate::session::walk::ends_the_session;
 use crate::sql::quote::{quote_ident, quote_literal};
 use crate::wire::frame::{HEADER, Head, head};
@@ -54,6 +55,8 @@ pub struct Probe {
     found: Found,
     rows: usize,
     failed: bool,
+    /// A cancel of the client's has met the question.
+    was_cancelled: bool,
 }
 
 /// What has come of it.
@@ -65,6 +68,8 @@ pub enum Answer {
     Found(Found),
     /// The server did not say.
     Unknown,
+    /// It did not say because of a cancel that was meant for the statement before: it can be asked again.
+    Cancelled,
     /// It ends the link.
     Ended(Report),
     /// It speaks another protocol.
@@ -110,7 +115,9 @@ impl Probe {
                         return (at, Answer::Ended(report));
                     }
                     self.failed = true;
+                    self.was_cancelled = report.code() == sqlstate::QUERY_CANCELED;
                 }
+                b'Z' if self.was_cancelled => return (at, Answer::Cancelled),
                 b'Z' if self.failed || self.rows == 0 => return (at, Answer::Unknown),
                 b'Z' => return (at, Answer::Found(std::mem::take(&mut self.found))),
                 _ => {}
@@ -189,6 +196,22 @@ mod tests {
             &mut names,
         );
         assert_eq!(names, ["my.tenant", "t.a", "a.b"].map(Box::from));
+    }
+
+    #[test]
+    fn a_question_that_met_a_cancel_can_be_asked_again() {
+        let error = |code: &[u8]| {
+            let body = [b"SERROR\0C", code, b"\0Mno\0\0"].concat();
+            let length = u32::try_from(body.len() + 4).unwrap();
+            [b"E", &length.to_be_bytes()[..], &body, b"Z\0\0\0\x05I"].concat()
+        };
+        for (code, is_cancelled) in [(b"57014", true), (b"42501", false)] {
+            let (mut probe, _) = Probe::ask(std::iter::empty());
+            let has = &mut Has::of_test();
+            let (_, answer) = probe.read(&error(code), has);
+            assert_eq!(matches!(answer, Answer::Cancelled), is_cancelled, "{answer:?}");
+            assert_eq!(matches!(answer, Answer::Unknown), !is_cancelled, "{answer:?}");
+        }
     }
 
     #[test]
