@@ -27,6 +27,9 @@ enum Done {
 impl Session {
     /// The message at the front of `client_in` is, or may be, about a command of ours.
     pub(super) async fn on_own(&mut self) -> Flow {
+        if self.drop_skipped() {
+            return Flow::Continue(());
+        }
         if !self.relay.is_quiet() {
             if self.relay.ledger.is_in_batch() && self.relay.link.is_some() {
                 self.relay.to_server.push(b"H\0\0\0\x04");
@@ -42,9 +45,36 @@ impl Session {
             self.put_back(frame);
         }
         self.relay.client_walk.pass_next = passes;
-        self.relay.client_walk.has_local = self.local.is_active();
+        self.tell_walk();
         self.relay.look_again = true;
         self.flush().await
+    }
+
+    /// What the walk has to show is what we have answered, or will have to.
+    fn tell_walk(&mut self) {
+        self.relay.client_walk.has_local = self.local.is_active();
+        self.relay.client_walk.is_skipping = self.local.is_skipping;
+    }
+
+    /// The client's batch has ended, wherever it was answered.
+    pub(super) fn end_batch(&mut self, is_transaction_over: bool) {
+        self.local.end_batch(is_transaction_over);
+        self.tell_walk();
+    }
+
+    /// After an error of ours everything up to Sync goes, however long it is and however much of it is
+    /// there.
+    fn drop_skipped(&mut self) -> bool {
+        let relay = &mut self.relay;
+        let Head::Frame { tag, total } = head(&relay.client_in) else { return false };
+        if !relay.client_walk.drops(tag) {
+            return false;
+        }
+        let here = total.min(relay.client_in.len());
+        relay.client_in.drain(..here);
+        relay.client_walk.to_drop = total - here;
+        relay.look_again = true;
+        true
     }
 
     fn take_frame(&mut self) -> Option<Vec<u8>> {

@@ -17,6 +17,7 @@
 pub mod account;
 mod ask;
 pub mod gone;
+mod incoming;
 pub mod lasting;
 pub mod ledger;
 mod linking;

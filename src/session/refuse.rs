@@ -37,6 +37,7 @@ impl Session {
             let frame = self.next_frame().await?;
             let mut refusal = || first.take().unwrap_or_else(in_failed_transaction).to_bytes();
             match frame.tag {
+                b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C' if batch.is_skipping => {}
                 b'Q' if ends_transaction(text_of(&frame.body)) => {
                     self.say_rolled_back();
                     self.say_ready(TransactionStatus::Idle);
@@ -56,7 +57,6 @@ impl Session {
                     }
                 }
                 b'X' => return self.leave(true).await,
-                b'P' | b'B' | b'D' | b'E' | b'C' if batch.is_skipping => {}
                 b'P' | b'B' | b'D' | b'E' | b'C' if self.serve_ending(&mut batch, &frame).is_some() => {}
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
                     let refusal = refusal();
@@ -134,6 +134,7 @@ impl Session {
                 self.say(&complaint.to_bytes());
             }
             if ends {
+                self.end_batch(true);
                 self.say_ready(TransactionStatus::Idle);
                 return self.flush().await;
             }
@@ -163,6 +164,9 @@ impl Session {
     pub(super) async fn fill_front(&mut self) -> ControlFlow<(), (u8, usize)> {
         self.relay.look_again = true;
         loop {
+            let relay = &mut self.relay;
+            let dropped = relay.client_walk.drop_front(relay.client_in.len());
+            relay.client_in.drain(..dropped);
             match head(&self.relay.client_in) {
                 Head::Frame { tag, total } if is_front_at_hand(&self.relay.client_in) => {
                     return ControlFlow::Continue((tag, total));

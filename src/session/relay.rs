@@ -6,10 +6,11 @@
 
 use super::account::Account;
 use super::gone::Watch;
+use super::incoming::{read_in, take_carry};
 use super::ledger::Ledger;
 use super::linking::NoLink;
 use super::memory::Memory;
-use super::outgoing::{Outgoing, empty};
+use super::outgoing::Outgoing;
 use super::pooled::Pooled;
 use super::pooled::has::Has;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
@@ -23,7 +24,6 @@ use crate::wire::frame::{HEADER, cstring};
 use crate::wire::report::Report;
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -78,7 +78,8 @@ pub enum Exit {
     /// The client has spoken, and its statement must not be sent now: the door is not open, or the
     /// lease has run out. Nothing is in flight.
     Held,
-    /// The next client message is for us; it is whole, at the front of `client_in`.
+    /// The next client message is for us, at the front of `client_in`. It is whole, unless it is to be
+    /// dropped.
     Own,
     /// A statement has passed that links nobody uses must not outlive.
     ConcernsIdleLinks,
@@ -420,7 +421,15 @@ impl Relay {
                 Err(_) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),
             }
         };
-        let bytes = &scratch[..length];
+        let bytes = &scratch[self.client_walk.drop_front(length)..length];
+        if bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.link.is_none() && bytes.len() >= HEADER && self.client_walk.drops(bytes[0]) {
+            self.client_in.extend_from_slice(bytes);
+            self.look_again = true;
+            return Poll::Ready(Some(Exit::Own));
+        }
         let is_open = self.routes.gate().is_open_by(sys::now);
         if self.link.is_none()
             && self.pooled.is_some()
@@ -505,34 +514,6 @@ pub enum Unwritten {
     Gone,
     /// The writer's answers among it must not pass any more.
     Late,
-}
-
-/// Moves what was kept to the front of the scratch buffer.
-fn take_carry(carry: &mut Vec<u8>, scratch: &mut [u8]) -> usize {
-    let length = carry.len();
-    scratch[..length].copy_from_slice(carry);
-    empty(carry);
-    length
-}
-
-/// Reads behind what was kept. `None` at the end of the stream. When nothing can be read now, what
-/// was kept stays where it is.
-fn read_in(
-    stream: &mut Socket,
-    carry: &mut Vec<u8>,
-    scratch: &mut [u8],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<usize>>> {
-    let kept = carry.len();
-    let mut buffer = ReadBuf::new(&mut scratch[kept..]);
-    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-    let fresh = buffer.filled().len();
-    if fresh == 0 {
-        return Poll::Ready(Ok(None));
-    }
-    scratch[..kept].copy_from_slice(carry);
-    empty(carry);
-    Poll::Ready(Ok(Some(kept + fresh)))
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ pub enum Stop {
     End,
     /// The bytes behind the region are the beginning of a message of which more is needed.
     Partial,
-    /// The next message, which is complete, is for us: a command of ours or about one.
+    /// The next message is for us: a command of ours or about one, which is complete, or one that is
+    /// to be dropped.
     Own,
     /// The next message is Terminate.
     Terminate,
@@ -66,6 +67,10 @@ pub struct ClientWalk {
     pub has_local: bool,
     /// The next message was shown and is the server's.
     pub pass_next: bool,
+    /// We have answered a message with an error: up to the next Sync each one is shown, to be dropped.
+    pub is_skipping: bool,
+    /// Bytes of a dropped message that are still to come.
+    pub to_drop: usize,
     /// A statement has passed that links nobody uses must not outlive.
     pub concerns_idle_links: bool,
 }
@@ -73,7 +78,19 @@ pub struct ClientWalk {
 impl ClientWalk {
     /// Whether the last byte that passed was the last of a message.
     pub fn is_between_messages(&self) -> bool {
-        self.rest == 0
+        self.rest == 0 && self.to_drop == 0
+    }
+
+    /// Drops what belongs to a message that nobody shall see; says how many of the bytes that is.
+    pub fn drop_front(&mut self, length: usize) -> usize {
+        let dropped = self.to_drop.min(length);
+        self.to_drop -= dropped;
+        dropped
+    }
+
+    /// Whether a message is one of those that are dropped.
+    pub(super) fn drops(&self, tag: u8) -> bool {
+        self.is_skipping && b"PBDECHQFdcf".contains(&tag)
     }
 
     /// See the module. `ledger` and `memory` are told of every message in the region.
@@ -114,6 +131,7 @@ impl ClientWalk {
         let is_whole = frame.len() == total;
         let is_shown = self.has_local && !self.pass_next && !ledger.has_no_place();
         match tag {
+            _ if self.drops(tag) => return Some(Stop::Own),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
                 return Some(Stop::Partial);
             }

@@ -45,6 +45,40 @@ async fn case_29_everything_up_to_sync_is_skipped_after_an_error() {
     same(ALL, &send(&messages), &then_settled("1EZTDCZ")).await;
 }
 
+/// The server knows nothing of the command that has failed: what follows it must not reach the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn case_29_so_it_is_behind_a_command_of_the_proxys_own() {
+    let large = "x".repeat(100_000);
+    let messages = [
+        query("select 'before'"),
+        parse("", "SHOW MIRROR NONSENSE", &[]),
+        query("select 'skipped'"),
+        run("select 'skipped'"),
+        bind("", "", &[Some(&large)]),
+        query(&large),
+        parse("", &large, &[]),
+        query("SHOW LEASE"),
+        function_call(177, &[Some("1"), Some("1")]),
+        flush(),
+        copy_data(&large),
+        sync(),
+        query("select 'not skipped'"),
+        // In a batch that the server knows of.
+        run("select 'first'"),
+        parse("", "SHOW MIRROR NONSENSE", &[]),
+        query(&large),
+        sync(),
+        run("select 'not skipped'"),
+        sync(),
+    ];
+    for mode in ALL {
+        for cut in [Cut::Whole, Cut::Every(4_099), Cut::Every(33_333)] {
+            let heard = converse(&stage::through(*mode).await, &app(), &send(&messages), cut).await.unwrap();
+            assert_eq!(heard.tags(), then_settled("TDCZEZTDCZ12DCEZ12DCZ"), "{mode:?} {cut:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn case_30_flush_brings_answers_and_no_ready_for_query() {
     let steps = [

@@ -75,6 +75,7 @@ impl Pooled {
             return Sent::Not(violation(words::LOST_IN_COPY.to_owned()));
         }
         match tag {
+            _ if side.walk.drops(tag) => return Sent::Not(Stop::Own),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' if is_shown && !is_whole && total <= KEPT_MAX => {
                 return Sent::Not(Stop::Partial);
             }
