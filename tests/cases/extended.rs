@@ -118,6 +118,22 @@ async fn case_32_closing_what_does_not_exist_succeeds_in_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn case_32_a_close_at_the_front_of_a_batch_is_answered_behind_the_batch_before() {
+    let steps = [
+        Step::Send([parse("s", "select 1", &[]), sync()].concat()),
+        Step::Await(b"Z"),
+        // The failure is heard before the Sync is sent, and the Close is sent before that is answered.
+        Step::Send([execute("not there", 0), flush()].concat()),
+        Step::Await(b"E"),
+        Step::Send([sync(), close_statement("s")].concat()),
+        Step::Await(b"Z"),
+        Step::Send([parse("t", "select 2", &[]), bind("", "t", &[]), execute("", 0), sync()].concat()),
+        Step::Settle,
+    ];
+    same(ALL, &steps, &then_settled("1ZEZ312DCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn case_33_parse_complete_comes_in_its_place() {
     let messages = [
         parse("s", "select $1::int", &[]),
@@ -207,6 +223,57 @@ async fn case_36_what_has_no_name_is_replaced() {
         sync(),
     ];
     same(ALL, &send(&messages), &then_settled("12DCZ2DCZEZ1ZTDCZEZEZEZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_36_a_batch_that_fails_does_not_touch_what_the_next_one_has_made() {
+    // The Parse behind the Sync is sent before the failure is heard of, its Bind after that.
+    let failing = [execute("not there", 0), query("select 'skipped'"), sync()].concat();
+    let steps = [
+        Step::Send([failing.clone(), parse("", "select $1::int", &[])].concat()),
+        Step::Await(b"Z"),
+        Step::Send([bind("", "", &[Some("1")]), execute("", 0), sync()].concat()),
+        Step::Await(b"Z"),
+        Step::Send([parse("", "selec", &[]), sync(), failing, parse("", "select 2", &[])].concat()),
+        Step::Await(b"Z"),
+        Step::Await(b"Z"),
+        Step::Send([bind("", "", &[]), execute("", 0), sync()].concat()),
+        // A Close that is skipped has closed nothing.
+        Step::Send([execute("not there", 0), close_statement(""), sync()].concat()),
+        Step::Send(
+            [bind("", "", &[]), execute("", 0), close_statement(""), bind("", "", &[]), sync()].concat(),
+        ),
+        Step::Settle,
+    ];
+    same(ALL, &steps, &then_settled("EZ12DCZEZEZ12DCZEZ2DC3EZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_35_errors_tell_the_names_that_the_client_has_given() {
+    let messages = [
+        parse("first", "select 1", &[]),
+        sync(),
+        // Closed behind the Bind that fails, and before that is known.
+        bind("", "first", &[Some("1"), Some("2")]),
+        close_statement("first"),
+        sync(),
+        // Two names of one statement.
+        parse("second", "select 1", &[]),
+        parse("third", "select 1", &[]),
+        parse("fourth", "select 1", &[]),
+        sync(),
+        bind("", "third", &[Some("1")]),
+        bind("", "second", &[Some("1")]),
+        sync(),
+        bind("", "second", &[]),
+        bind("", "fourth", &[Some("1")]),
+        sync(),
+        bind("", "second", &[Some("1")]),
+        sync(),
+        // A text of the client's that looks like a name of ours.
+        query("select \"cm_1\""),
+    ];
+    same(ALL, &send(&messages), &then_settled("1ZEZ111ZEZ2EZEZEZ")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

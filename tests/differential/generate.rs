@@ -13,6 +13,8 @@ pub enum Allowed {
     /// Nothing that has to live longer than its transaction, but for settings and statements
     /// prepared by the protocol.
     TransactionState,
+    /// Nothing either that leaves a transaction open.
+    Statements,
 }
 
 /// A part of a conversation, which can be left out without changing what the others are.
@@ -211,6 +213,7 @@ impl Maker {
 
     fn episode(&mut self) -> Vec<Episode> {
         let one = |name, steps| vec![Episode { name, steps }];
+        let may_begin = self.allowed != Allowed::Statements;
         match self.random.random_range(0..22) {
             0..=3 => one("simple", self.simple()),
             4 | 5 => one("several statements", self.several()),
@@ -219,8 +222,8 @@ impl Maker {
             11 => one("copy in by a batch", self.copy_in_by_batch()),
             12 => one("copy out", self.copy_out()),
             13 => one("function call", self.function()),
-            14..=16 => self.transaction(),
-            17 => one("cursor", self.cursor()),
+            14..=16 if may_begin => self.transaction(),
+            17 if may_begin => one("cursor", self.cursor()),
             18 => one("portal with a row limit", self.row_limit()),
             19 => one("large", self.large()),
             20 if self.one_in(2) => one("cancel", self.cancel()),
@@ -240,11 +243,14 @@ impl Maker {
 
     fn several(&mut self) -> Vec<Step> {
         let count = self.random.random_range(2..6);
-        let words = ["begin", "commit", "rollback", "savepoint a", "rollback to a", "release a", "end"];
+        let words: &[&str] = match self.allowed {
+            Allowed::Statements => &["commit", "rollback", "savepoint a", "rollback to a", "end"],
+            _ => &["begin", "commit", "rollback", "savepoint a", "rollback to a", "release a", "end"],
+        };
         // A setting among other statements is not kept where links change hands.
         let may_set = self.allowed == Allowed::SessionState;
         let texts: Vec<&str> = (0..count)
-            .map(|_| if self.one_in(4) { self.pick(&words) } else { self.statement() })
+            .map(|_| if self.one_in(4) { self.pick(words) } else { self.statement() })
             .filter(|text| !text.contains("'open") && !text.starts_with("--"))
             .filter(|text| may_set || !SESSION.contains(text))
             .collect();
@@ -525,21 +531,22 @@ impl Maker {
 
     /// What ends a connection.
     fn last_words(&mut self) -> Episode {
-        let steps = match self.random.random_range(0..9) {
+        let endings = if self.allowed == Allowed::Statements { 7 } else { 9 };
+        let steps = match self.random.random_range(0..endings) {
             0 => vec![Step::Send(message(b'z', b"no such type"))],
             1 => vec![Step::Send(message(b'p', b"no password is asked for\0"))],
             2 => vec![Step::Send(b"Q\0\0\0\x03".to_vec())],
             3 => vec![Step::Send([query("select 'before'"), b"Q\xff\xff\xff\xff".to_vec()].concat())],
             4 => vec![Step::Send(query("select 'half closed'")), Step::HalfClose],
-            5 => vec![
-                Step::Send([query("begin"), query("insert into t values (50, 'lost')")].concat()),
-                Step::HalfClose,
-            ],
-            6 => vec![Step::Send([query("insert into t values (51, 'kept')"), terminate()].concat())],
-            7 => vec![
+            5 => vec![Step::Send([query("insert into t values (51, 'kept')"), terminate()].concat())],
+            6 => vec![
                 Step::Send(query("copy t from stdin")),
                 Step::Await(b"GZ"),
                 Step::Send(copy_data("52\tlost\t\\N\n")),
+                Step::HalfClose,
+            ],
+            7 => vec![
+                Step::Send([query("begin"), query("insert into t values (50, 'lost')")].concat()),
                 Step::HalfClose,
             ],
             _ => vec![

@@ -29,6 +29,16 @@ async fn so_they_are_where_links_change_hands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn so_they_are_where_links_change_hands_unless_something_holds_them() {
+    Stage::start(Mode::Auto, WORKERS).await.compare(500..600, Allowed::SessionState).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_they_are_where_transactions_have_one_statement() {
+    Stage::start(Mode::Statement, WORKERS).await.compare(700..750, Allowed::Statements).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: thousands of conversations"]
 async fn thousands_of_conversations_in_session_mode() {
     Stage::start(Mode::Session, WORKERS).await.compare(1_000..4_000, Allowed::SessionState).await;
@@ -46,7 +56,14 @@ async fn thousands_of_conversations_in_auto_mode() {
     Stage::start(Mode::Auto, WORKERS).await.compare(20_000..22_000, Allowed::SessionState).await;
 }
 
-/// Conversation `DIFF_SEED`, and `DIFF_COUNT` from there on, one after the other, in `DIFF_MODE`: session, transaction or auto.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: thousands of conversations"]
+async fn thousands_of_conversations_in_statement_mode() {
+    Stage::start(Mode::Statement, WORKERS).await.compare(30_000..32_000, Allowed::Statements).await;
+}
+
+/// Conversation `DIFF_SEED`, or `DIFF_COUNT` from there on, in `DIFF_MODE`: session, transaction, auto or
+/// statement.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "campaign: one conversation, DIFF_SEED"]
 async fn one() {
@@ -54,8 +71,10 @@ async fn one() {
     let (mode, allowed) = match std::env::var("DIFF_MODE").as_deref() {
         Ok("transaction") => (Mode::Transaction, Allowed::TransactionState),
         Ok("auto") => (Mode::Auto, Allowed::SessionState),
+        Ok("statement") => (Mode::Statement, Allowed::Statements),
         _ => (Mode::Session, Allowed::SessionState),
     };
     let count = std::env::var("DIFF_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
-    Stage::start(mode, 1).await.compare(seed..seed + count, allowed).await;
+    let workers = if count == 1 { 1 } else { WORKERS };
+    Stage::start(mode, workers).await.compare(seed..seed + count, allowed).await;
 }

@@ -14,6 +14,7 @@ pub enum Mode {
     Session,
     Transaction,
     Auto,
+    Statement,
 }
 
 impl Mode {
@@ -23,12 +24,13 @@ impl Mode {
             Mode::Session => "session",
             Mode::Transaction => "transaction",
             Mode::Auto => "auto",
+            Mode::Statement => "statement",
         };
         ("pool.mode", name)
     }
 }
 
-/// Every mode.
+/// Every mode that takes every statement.
 pub const ALL: &[Mode] = &[Mode::Session, Mode::Transaction, Mode::Auto];
 /// The modes in which a session keeps what it has made, as a direct connection does.
 pub const KEEPING: &[Mode] = &[Mode::Session, Mode::Auto];
@@ -37,6 +39,7 @@ static SERVER: OnceCell<Cluster> = OnceCell::const_new();
 static SESSION: OnceCell<Proxy> = OnceCell::const_new();
 static TRANSACTION: OnceCell<Proxy> = OnceCell::const_new();
 static AUTO: OnceCell<Proxy> = OnceCell::const_new();
+static STATEMENT: OnceCell<Proxy> = OnceCell::const_new();
 
 /// The server: lets `app` in without a password, has database `shop`. Lives as long as this process.
 pub async fn server() -> &'static Cluster {
@@ -86,6 +89,7 @@ pub async fn proxy(mode: Mode) -> &'static Proxy {
         Mode::Session => SESSION.get_or_init(start).await,
         Mode::Transaction => TRANSACTION.get_or_init(start).await,
         Mode::Auto => AUTO.get_or_init(start).await,
+        Mode::Statement => STATEMENT.get_or_init(start).await,
     }
 }
 

@@ -151,10 +151,12 @@ impl Pooled {
         let Settled::Ready(status) = side.ledger.on_server(b'Z', frame.get(HEADER).copied()) else { return };
         let is_idle = status == TransactionStatus::Idle;
         side.memory.on_ready(is_idle);
-        if is_idle && side.ledger.is_settled() && !self.journal.is_empty() {
+        // What is answered here may stand in a batch that has only begun.
+        if is_idle && side.ledger.is_settled() && self.journal.has_before(side.ledger.batch()) {
             // After an offence against the protocol in the middle of COPY: what the link has is not known.
-            while let Some(act) = self.journal.lost() {
-                self.take_back(act, Some(side.has));
+            let last = side.ledger.batch() - 1;
+            while let Some((_, act)) = self.journal.failed(last) {
+                self.take_back(act, last, Some(side.has));
             }
             side.has.is_spoiled = true;
         }
@@ -191,8 +193,11 @@ impl Pooled {
             self.learn(&report, side.has);
             if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {
                 renamed = Some(with_name(&report, name, own));
-            } else if let Some(id) = id_in(&report.message())
-                && let Some(name) = self.names.name_of(id)
+            } else if let Some(id) = id_in(&report)
+                && let Some(name) = self
+                    .spoken
+                    .at(side.ledger.steps_done() + 1)
+                    .or_else(|| self.names.name_of(id).or_else(|| self.journal.former_name_of(id)))
             {
                 renamed = Some(with_name(&report, name, server_name(id, &mut [0; 16])));
             }
@@ -203,10 +208,10 @@ impl Pooled {
                 while let Some((step, act)) = self.journal.failed(batch) {
                     let drops =
                         step == after + 1 && matches!(&act, Act::Parse { name, .. } if name.is_empty());
-                    self.take_back(act, Some(side.has));
+                    self.take_back(act, batch, Some(side.has));
                     if drops {
                         // It has taken the former one away before it failed.
-                        self.names.unnamed = None;
+                        self.set_unnamed_in(batch, None);
                     }
                 }
             }
@@ -230,7 +235,7 @@ impl Pooled {
         match report.code().as_ref() {
             // A function may have dropped it.
             "26000" => {
-                if let Some(id) = id_in(&report.message()) {
+                if let Some(id) = id_in(report) {
                     has.statements.remove(id);
                 }
             }
@@ -243,10 +248,16 @@ impl Pooled {
     }
 }
 
-/// The number in a statement's name of ours.
-fn id_in(message: &str) -> Option<u32> {
-    let (_, rest) = message.split_once("\"cm_")?;
-    rest.split_once('"')?.0.parse().ok()
+/// The number in a statement's name of ours, where an error is about a statement. How the name is
+/// quoted follows from the server's language.
+fn id_in(report: &Report) -> Option<u32> {
+    if !matches!(report.code().as_ref(), "26000" | "42P05" | "08P01") {
+        return None;
+    }
+    let message = report.message();
+    let (_, rest) = message.split_once("cm_")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 /// The same report with another name in its message.

@@ -304,8 +304,11 @@ impl Pooled {
                 return Sent::Not(Stop::Later);
             }
             if name.is_empty() {
-                self.names.unnamed = None;
+                let former = self.names.unnamed.take();
                 side.has.unnamed = None;
+                let step = side.ledger.on_client(b'C');
+                self.note(side.ledger.batch(), step, Act::CloseUnnamed { former });
+                return Sent::Same;
             } else if frame.len() == total && self.names.get(name).is_some() {
                 let former = self.names.set(name, None);
                 let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
@@ -348,6 +351,9 @@ impl Pooled {
         };
         if !name.is_empty() {
             self.bring(&statement, side);
+            if self.names.has_twins() {
+                self.spoken.push(side.ledger.steps_sent() + 1, name, side.ledger.steps_done());
+            }
             return self.rename(tag, total, before, name, statement.id, side);
         }
         if side.has.unnamed == Some(statement.id) || statement.is_lost {

@@ -30,6 +30,8 @@ pub enum Act {
     /// A simple query behind messages of a batch, which drops the statement without a name unless it is
     /// skipped with them.
     Query { former: Option<Rc<Statement>> },
+    /// The client's own Close of the statement without a name: its answer passes.
+    CloseUnnamed { former: Option<Rc<Statement>> },
     /// CloseComplete for a Close that was not passed on.
     FakeClose { name: Box<[u8]>, former: Option<Rc<Statement>> },
 }
@@ -120,7 +122,7 @@ impl Journal {
             return Shown::Yes;
         }
         let shown = match front.act {
-            Act::Parse { .. } | Act::Refused { .. } => Shown::Yes,
+            Act::Parse { .. } | Act::CloseUnnamed { .. } | Act::Refused { .. } => Shown::Yes,
             Act::Hidden | Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
             Act::FakeParse { .. } | Act::FakeClose { .. } | Act::Query { .. } => return Shown::Yes,
         };
@@ -147,6 +149,29 @@ impl Journal {
         let count = self.0.iter().take_while(|entry| entry.batch <= batch).count();
         let last = count.checked_sub(1)?;
         self.0.remove(last).map(|entry| (entry.step, entry.act))
+    }
+
+    /// What the statement without a name was before it was first changed behind `batch`, if it was.
+    pub fn unnamed_behind(&mut self, batch: u64) -> Option<&mut Option<Rc<Statement>>> {
+        self.0.iter_mut().filter(|entry| entry.batch > batch).find_map(|entry| match &mut entry.act {
+            Act::Parse { name, former, .. } if name.is_empty() => Some(former),
+            Act::Query { former } | Act::CloseUnnamed { former } => Some(former),
+            _ => None,
+        })
+    }
+
+    /// The client's name for statement `id`, of those that it has taken away and the server has not yet.
+    pub fn former_name_of(&self, id: u32) -> Option<&[u8]> {
+        self.0.iter().find_map(|entry| match &entry.act {
+            Act::Parse { name, former, .. }
+            | Act::FakeParse { name, former }
+            | Act::FakeClose { name, former }
+                if former.as_ref().is_some_and(|former| former.id == id) =>
+            {
+                Some(&name[..])
+            }
+            _ => None,
+        })
     }
 
     /// The same for everything: the link is gone.

@@ -49,10 +49,11 @@ use crate::route::RouteMap;
 use crate::sql::footprint::Footprint;
 use auto::Evidence;
 use journal::{Act, Journal};
-use names::Names;
+use names::{Names, Spoken};
 use prepare::{Asker, Preparation};
 use settings::Settings;
 use stash::{Group, Ticket};
+use statements::Statement;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ pub struct Pooled {
     /// Where its links come from.
     group: Rc<Group>,
     names: Names,
+    spoken: Spoken,
     journal: Journal,
     /// What the client was told about settings.
     pub told: Reports,
@@ -151,6 +153,7 @@ impl Pooled {
             client: LAST_CLIENT.replace(LAST_CLIENT.get() + 1) + 1,
             group,
             names: Names::default(),
+            spoken: Spoken::default(),
             journal: Journal::default(),
             told,
             settings: at_login.clone(),
@@ -367,15 +370,22 @@ impl Pooled {
         self.wants_answers = false;
         self.waits = false;
         self.footprint = Footprint::CLEAN;
+        self.spoken.clear();
         while let Some(act) = self.journal.lost() {
-            self.take_back(act, None);
+            self.take_back(act, u64::MAX, None);
         }
         self.group.fetch_if_useful();
     }
 
-    /// A message was skipped by the server, or lost with it.
-    fn take_back(&mut self, act: Act, has: Option<&mut has::Has>) {
+    /// A message of `batch` was skipped by the server, or lost with it.
+    fn take_back(&mut self, act: Act, batch: u64, has: Option<&mut has::Has>) {
         match act {
+            Act::Parse { name, former, on_link, .. } if name.is_empty() => {
+                self.set_unnamed_in(batch, former);
+                if let (Some(has), Some(id)) = (has, on_link) {
+                    forget(has, id);
+                }
+            }
             Act::Parse { name, id, former, on_link } => {
                 let is_latest = self.names.get(&name).is_some_and(|it| it.id == id);
                 if is_latest {
@@ -403,13 +413,22 @@ impl Pooled {
             Act::FakeParse { name, former } | Act::FakeClose { name, former } => {
                 self.names.set(&name, former);
             }
-            Act::Query { former } => {
-                self.names.unnamed = former;
+            Act::Query { former } | Act::CloseUnnamed { former } => {
+                self.set_unnamed_in(batch, former);
                 if let Some(has) = has {
                     has.unnamed = Some(has::UNKNOWN);
                 }
             }
             Act::Hidden | Act::Refused { .. } => {}
+        }
+    }
+
+    /// What the statement without a name was at the end of `batch`. The client may have made another one
+    /// in a batch behind it.
+    fn set_unnamed_in(&mut self, batch: u64, statement: Option<Rc<Statement>>) {
+        match self.journal.unnamed_behind(batch) {
+            Some(former) => *former = statement,
+            None => self.names.unnamed = statement,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::hash::Seeded;
 use super::statements::Statement;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 /// A client's prepared statements by the names it gave them.
@@ -11,6 +11,8 @@ pub struct Names {
     named: HashMap<Box<[u8]>, Rc<Statement>, Seeded>,
     /// How many of them cannot be made on another link.
     lost: usize,
+    /// Two of them have been one statement.
+    has_twins: bool,
     /// The statement without a name.
     pub unnamed: Option<Rc<Statement>>,
 }
@@ -26,6 +28,7 @@ impl Names {
         if name.is_empty() {
             return std::mem::replace(&mut self.unnamed, statement);
         }
+        self.has_twins |= statement.as_ref().is_some_and(|it| self.is_twin(it));
         self.lost += usize::from(statement.as_ref().is_some_and(|it| it.is_lost));
         let former = match statement {
             Some(statement) => self.named.insert(name.into(), statement),
@@ -35,8 +38,22 @@ impl Names {
         former
     }
 
+    fn is_twin(&self, statement: &Rc<Statement>) -> bool {
+        // The list of all statements has it, and who wants to give it a name.
+        const OTHERS: usize = 2;
+        !self.has_twins
+            && Rc::strong_count(statement) > OTHERS
+            && self.named.values().any(|known| Rc::ptr_eq(known, statement))
+    }
+
+    /// Whether a statement does not tell its name.
+    pub fn has_twins(&self) -> bool {
+        self.has_twins
+    }
+
     /// Forgets all that have names.
     pub fn forget_named(&mut self) {
+        self.has_twins = false;
         self.named = HashMap::default();
         self.lost = 0;
     }
@@ -54,5 +71,30 @@ impl Names {
     /// Whether some statement is on the present link and can be on no other.
     pub fn has_lost(&self) -> bool {
         self.lost > 0
+    }
+}
+
+/// The names in messages that the server has not answered, by the ledger's numbers: two names may be one
+/// statement, of which an error has to tell the right one.
+#[derive(Debug, Default)]
+pub struct Spoken(VecDeque<(u64, Box<[u8]>)>);
+
+impl Spoken {
+    /// Message `step` has this name; those up to `done` were answered.
+    pub fn push(&mut self, step: u64, name: &[u8], done: u64) {
+        while self.0.front().is_some_and(|(step, _)| *step <= done) {
+            self.0.pop_front();
+        }
+        self.0.push_back((step, name.into()));
+    }
+
+    /// The name in message `step`, where it was noted.
+    pub fn at(&self, step: u64) -> Option<&[u8]> {
+        self.0.iter().find(|(at, _)| *at == step).map(|(_, name)| &name[..])
+    }
+
+    /// Nothing will be answered any more.
+    pub fn clear(&mut self) {
+        self.0 = VecDeque::new();
     }
 }
