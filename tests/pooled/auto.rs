@@ -1,7 +1,7 @@
 //! `auto` mode: sessions keep what they have made, and connections are shared all the same.
 
 use crate::raw::{Raw, bind, execute, parse, shown, sync};
-use crate::stage::{one_connection, proxy, server};
+use crate::stage::{PATIENCE, one_connection, proxy, server};
 
 /// What a session makes, the answer that it finds then, and what takes it away.
 const STATE: &[(&str, &str, &str, &str)] = &[
@@ -81,4 +81,29 @@ async fn a_prepared_statement_asks_the_server_once_when_it_is_harmless() {
     let probes = counted.lines().find(|line| line.contains("links_probed") && !line.starts_with('#'));
     let probes: f64 = probes.expect("it is counted").rsplit(' ').next().unwrap().parse().unwrap();
     assert!((1.0..=12.0).contains(&probes), "{probes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notification_reaches_its_client_while_the_server_is_asked_what_is_left() {
+    let proxy = one_connection("auto").await;
+    let (locker, connection) =
+        tokio_postgres::connect(&server().await.url("postgres", "shop"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let mut client = Raw::log_in(proxy.port()).await;
+    // The question reads this table: its answer waits, and the notification comes in front of its end.
+    locker.batch_execute("begin; lock table pg_catalog.pg_language in access exclusive mode").await.unwrap();
+    client.query("listen heard").await;
+    let asked = "select count(*) from pg_locks where relation = 'pg_language'::regclass and not granted";
+    cloud_mirror::lab::eventually(PATIENCE, async || {
+        let waiting = locker.query_one(asked, &[]).await?.get::<_, i64>(0);
+        if waiting > 0 { Ok(()) } else { Err("nobody asks".into()) }
+    })
+    .await;
+    server().await.sql("shop", "notify heard, 'in between'").await.unwrap();
+    locker.batch_execute("rollback").await.unwrap();
+    let (tag, body) = client.message().await;
+    assert_eq!((tag, &body[4..]), (b'A', b"heard\0in between\0".as_slice()));
+    assert_eq!(client.value("select 1").await, "1");
 }

@@ -190,10 +190,16 @@ impl Pooled {
         if self.evidence.ties.is_empty() { Verdict::Free } else { Verdict::Tied }
     }
 
-    /// Reads what the server answers.
-    pub fn read_probe(&mut self, bytes: &[u8], has: &mut Has, memory: &mut Memory) -> (usize, Asked) {
+    /// Reads what the server answers; what it tells the client in between is put into `news`.
+    pub fn read_probe(
+        &mut self,
+        bytes: &[u8],
+        has: &mut Has,
+        memory: &mut Memory,
+        news: &mut Vec<u8>,
+    ) -> (usize, Asked) {
         let Some(probe) = &mut self.evidence.probe else { return (0, Asked::Known) };
-        let (read, answer) = probe.read(bytes, has);
+        let (read, answer) = probe.read(bytes, has, news);
         let asked = match answer {
             Answer::Unfinished => return (read, Asked::Unfinished),
             Answer::Found(found) => {

@@ -61,8 +61,10 @@ impl Relay {
     pub(in crate::session) fn answer_pooled(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<Exit> {
         let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return None };
         let has = link.has.as_mut()?;
+        let mut news = Vec::new();
         if pooled.is_asking() {
-            let (read, asked) = pooled.read_probe(bytes, has, &mut self.memory);
+            let (read, asked) = pooled.read_probe(bytes, has, &mut self.memory, &mut news);
+            self.to_client.push(&news);
             self.server_in.extend_from_slice(&bytes[read..]);
             self.facts.set_ties(pooled.ties().bits());
             return match asked {
@@ -72,7 +74,8 @@ impl Relay {
             };
         }
         if pooled.is_preparing() {
-            let (read, progress) = pooled.read_preparation(bytes, has);
+            let (read, progress) = pooled.read_preparation(bytes, has, &mut news);
+            self.to_client.push(&news);
             self.server_in.extend_from_slice(&bytes[read..]);
             return match progress {
                 Progress::Unfinished => None,

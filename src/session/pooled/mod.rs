@@ -289,10 +289,19 @@ impl Pooled {
         self.preparation.is_some()
     }
 
-    /// Reads what a link that is being made fit answers.
-    pub fn read_preparation(&mut self, bytes: &[u8], has: &mut has::Has) -> (usize, prepare::Progress) {
+    /// Reads what a link that is being made fit answers. Notifications in between are put into `news`
+    /// where the link is the client's own; on a new one they are somebody else's.
+    pub fn read_preparation(
+        &mut self,
+        bytes: &[u8],
+        has: &mut has::Has,
+        news: &mut Vec<u8>,
+    ) -> (usize, prepare::Progress) {
         let Some(preparation) = &mut self.preparation else { return (0, prepare::Progress::Done) };
-        let (read, progress) = preparation.read(bytes, has);
+        let (read, progress) = preparation.read(bytes, has, news);
+        if !self.evidence.ties.has(ties::Ties::LISTEN) {
+            news.clear();
+        }
         match progress {
             prepare::Progress::Unfinished | prepare::Progress::Again(_) => {}
             _ => self.preparation = None,

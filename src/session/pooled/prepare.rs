@@ -86,14 +86,15 @@ impl Preparation {
         Some((Self { sequences_of, wanted: wanted.clone(), endings: queries.len(), rows: 0, cleans }, bytes))
     }
 
-    /// Reads answers; says how many of the bytes were read.
-    pub fn read(&mut self, bytes: &[u8], has: &mut Has) -> (usize, Progress) {
+    /// Reads answers; says how many of the bytes were read. Notifications are put into `news`.
+    pub fn read(&mut self, bytes: &[u8], has: &mut Has, news: &mut Vec<u8>) -> (usize, Progress) {
         let mut at = 0;
         while let Head::Frame { tag, total } = head(&bytes[at..]) {
             let Some(frame) = bytes.get(at..at + total) else { return (at, Progress::Unfinished) };
             at += total;
             let body = &frame[HEADER..];
             match tag {
+                b'A' => news.extend_from_slice(frame),
                 b'S' => {
                     if let Some(reported) = reported(body) {
                         has.on_report(reported);

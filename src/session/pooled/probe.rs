@@ -90,8 +90,9 @@ impl Probe {
         (Self::default(), bytes)
     }
 
-    /// Reads the answer; says how many of the bytes were read.
-    pub fn read(&mut self, bytes: &[u8], has: &mut Has) -> (usize, Answer) {
+    /// Reads the answer; says how many of the bytes were read. Notifications may stand between: they are
+    /// the client's, and are put into `news`.
+    pub fn read(&mut self, bytes: &[u8], has: &mut Has, news: &mut Vec<u8>) -> (usize, Answer) {
         let mut at = 0;
         loop {
             let (tag, total) = match head(&bytes[at..]) {
@@ -104,6 +105,7 @@ impl Probe {
             let body = &frame[HEADER..];
             match tag {
                 b'D' => self.on_row(body),
+                b'A' => news.extend_from_slice(frame),
                 b'S' => {
                     if let Some(reported) = reported(body) {
                         has.on_report(reported);
@@ -208,7 +210,7 @@ mod tests {
         for (code, is_cancelled) in [(b"57014", true), (b"42501", false)] {
             let (mut probe, _) = Probe::ask(std::iter::empty());
             let has = &mut Has::of_test();
-            let (_, answer) = probe.read(&error(code), has);
+            let (_, answer) = probe.read(&error(code), has, &mut Vec::new());
             assert_eq!(matches!(answer, Answer::Cancelled), is_cancelled, "{answer:?}");
             assert_eq!(matches!(answer, Answer::Unknown), !is_cancelled, "{answer:?}");
         }
