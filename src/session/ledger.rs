@@ -38,6 +38,8 @@ struct Boundary {
     steps_before: u64,
     /// How many Syncs were sent before it.
     syncs_before: u64,
+    /// How many messages of COPY data were sent before it.
+    data_before: u64,
 }
 
 /// What a message of the server has settled.
@@ -120,8 +122,9 @@ pub struct Ledger {
     /// The server skips everything, and no Sync that ends it has been sent.
     is_skipping: bool,
     copying: Copying,
-    /// COPY data was sent that no end has followed yet.
-    has_sent_data: bool,
+    /// How many messages of COPY data were sent, and how many of them before the last end of a COPY.
+    data_sent: u64,
+    data_ended: u64,
     certainty: Certainty,
     /// CopyBoth: nothing is counted any more.
     is_streaming: bool,
@@ -149,7 +152,8 @@ impl Default for Ledger {
             steps_synced: 0,
             is_skipping: false,
             copying: Copying::No,
-            has_sent_data: false,
+            data_sent: 0,
+            data_ended: 0,
             certainty: Certainty::Certain,
             is_streaming: false,
             counts: Counts::default(),
@@ -286,7 +290,7 @@ impl Ledger {
             }
             b'S' => {
                 self.is_skipping = false;
-                self.push(Waits::Sync { is_behind_data: self.has_sent_data });
+                self.push(Waits::Sync { is_behind_data: self.data_sent > self.data_ended });
                 self.syncs_sent += 1;
                 0
             }
@@ -298,12 +302,12 @@ impl Ledger {
                 self.statements_sent
             }
             b'd' => {
-                self.has_sent_data = true;
+                self.data_sent += 1;
                 0
             }
             b'c' | b'f' => {
                 self.end_reading();
-                self.has_sent_data = false;
+                self.data_ended = self.data_sent;
                 if !self.is_skipping && (!self.queue.is_empty() || self.is_in_batch()) {
                     self.push(Waits::CopyEnd);
                 }
@@ -366,7 +370,7 @@ impl Ledger {
 
     fn push(&mut self, waits: Waits) {
         let (steps_before, syncs_before) = (self.steps_sent, self.syncs_sent);
-        self.queue.push_back(Boundary { waits, steps_before, syncs_before });
+        self.queue.push_back(Boundary { waits, steps_before, syncs_before, data_before: self.data_sent });
     }
 
     fn end_reading(&mut self) {
@@ -452,10 +456,22 @@ impl Ledger {
                 let ignored = |b: &&Boundary| b.waits == Waits::Sync { is_behind_data: false };
                 let ignored = self.queue.range(start..end_at).take_while(ignored).count();
                 self.queue.drain(start..start + ignored);
-                self.doubt(start, end_at - ignored);
+                self.doubt(start, self.past_data(start, end_at - ignored));
             }
             (Reach::CopyEnd, None) | (Reach::Unknown, _) => self.doubt(start, end_at),
         }
+    }
+
+    /// COPY was at its data when it failed, and not at its end in `end`: the Syncs from here on, behind
+    /// the last data, were not ignored. Only at CopyDone may it look at its rows once more.
+    fn past_data(&self, start: usize, end: usize) -> usize {
+        let behind = self.queue.get(end);
+        if behind.is_some_and(|boundary| boundary.waits == Waits::CopyEnd) {
+            return end;
+        }
+        let data = behind.map_or(self.data_sent, |boundary| boundary.data_before);
+        let is_past = |boundary: &Boundary| boundary.data_before == data;
+        start + self.queue.range(start..end).position(is_past).unwrap_or(end - start)
     }
 
     /// The Syncs from `start` to `end` in the queue may have been ignored, or not.
@@ -498,7 +514,9 @@ impl Ledger {
             if self.steps_sent == self.steps_synced {
                 self.certainty = Certainty::Certain;
             }
-            self.has_sent_data &= self.steps_sent > self.steps_synced;
+            if self.steps_sent == self.steps_synced {
+                self.data_ended = self.data_sent;
+            }
             if self.queue.capacity() > KEPT_CAPACITY {
                 self.queue = VecDeque::new();
             }

@@ -82,6 +82,10 @@ fn every_conversation_ends_clean() {
         ">PBES <12G >dSd <R >cS <i >Q <TDCi",
         ">PBES <12G >dSd <R >cS <ii >Q <TDCi",
         ">PBES <12G >dSd <R >cS <ii",
+        // One behind the last data was too late.
+        ">PBES <12G >dSdS <R >PBES <i12Ci",
+        ">PBES <12G >dSdSPBES <Ri12Ci",
+        ">PBES <12G >dSdSQ <RiTDCi",
     ] {
         let ledger = play(script);
         assert!(ledger.is_clean(), "{script}: {ledger:?}");
@@ -137,7 +141,8 @@ fn steps_are_numbered_so_that_answers_find_their_message() {
 enum Fate {
     Completes,
     FailsBeforeItReads,
-    FailsAtItsEnd,
+    /// As a whole, or at one of its rows after all.
+    FailsAtItsEnd(Reach),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -235,8 +240,8 @@ impl Server {
             (Mode::Copying { rest, .. }, Says::Data { .. }) => {
                 self.fail_copy(rest.is_some(), Reach::CopyData)
             }
-            (Mode::Copying { rest, fate: Fate::FailsAtItsEnd, .. }, Says::CopyDone) => {
-                self.fail_copy(rest.is_some(), Reach::Unknown);
+            (Mode::Copying { rest, fate: Fate::FailsAtItsEnd(reach), .. }, Says::CopyDone) => {
+                self.fail_copy(rest.is_some(), reach);
             }
             (Mode::Copying { rest, number, .. }, Says::CopyDone) => {
                 self.answer(b"C", number);
@@ -316,7 +321,8 @@ fn does() -> impl Strategy<Value = Does> {
         1 => Just(Does::Fails),
         3 => Just(Does::CopiesIn(Fate::Completes)),
         1 => Just(Does::CopiesIn(Fate::FailsBeforeItReads)),
-        1 => Just(Does::CopiesIn(Fate::FailsAtItsEnd)),
+        1 => prop::sample::select(&[Reach::Unknown, Reach::CopyData])
+            .prop_map(|reach| Does::CopiesIn(Fate::FailsAtItsEnd(reach))),
     ]
 }
 
