@@ -138,6 +138,7 @@ fn settings_are_shown_in_pgbouncers_units_and_then_in_ours() {
     assert_eq!(find("default_pool_size"), "30 20 yes");
     assert_eq!(find("server_idle_timeout"), "600 600 yes");
     assert_eq!(find("server_lifetime"), "3600 3600 yes");
+    assert_eq!(find("max_prepared_statements"), "200 200 yes");
     assert_eq!(find("listen_port"), "6432 6432 no");
     assert_eq!(find("listen_addr"), "127.0.0.1  no");
     assert_eq!(find("pool.size"), "30 NULL yes");

@@ -113,11 +113,7 @@ pub fn names(databases: &config::Databases) -> Arc<Names> {
 
 /// Bounds of the pool.
 pub fn pool(config: &config::Config) -> pool::Settings {
-    pool::Settings {
-        limits: config.pool.clone(),
-        tcp: config.tcp.towards_servers(),
-        ..pool::Settings::default()
-    }
+    pool::Settings { limits: config.pool.clone(), tcp: config.tcp.towards_servers() }
 }
 
 /// Settings of the controller.

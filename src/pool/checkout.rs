@@ -39,14 +39,12 @@ pub struct Settings {
     pub limits: config::Pool,
     /// When a server that does not answer is given up.
     pub tcp: Tuning,
-    /// Statements kept prepared on one link in the pooled modes.
-    pub max_prepared_statements: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let tcp = config::Tcp::default().towards_servers();
-        Self { limits: config::Pool::default(), tcp, max_prepared_statements: 200 }
+        Self { limits: config::Pool::default(), tcp }
     }
 }
 

@@ -254,3 +254,22 @@ async fn the_statement_without_a_name_outlives_what_is_done_for_its_client() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_no_more_statements_than_are_allowed() {
+    let keys = [("pool.mode", "transaction"), ("pool.size", "1"), ("pool.max_prepared_statements", "3")];
+    let proxy = crate::stage::proxy(&keys).await;
+    let mut client = Raw::log_in(proxy.port()).await;
+    for n in 0..10 {
+        client.send(&[parse(&format!("s{n}"), &format!("select 'it is {n}'")), sync()].concat()).await;
+        client.answers(1).await;
+    }
+    for n in [0, 9, 5, 0, 1, 2, 3, 4] {
+        client.send(&[bind(&format!("s{n}"), &[]), execute(), sync()].concat()).await;
+        let rows = shown(&client.answers(1).await);
+        assert!(rows.contains(&format!("it is {n}")), "{rows}");
+    }
+    client.send(&query("select count(*) || ' are there' from pg_prepared_statements")).await;
+    let rows = shown(&client.answers(1).await);
+    assert!(rows.contains("3 are there"), "{rows}");
+}

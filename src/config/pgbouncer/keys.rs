@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
     key("max_db_client_connections", "0", "pool.max_db_client_connections", Turn::Limit),
     key("max_db_connections", "0", "pool.max_db_connections", Turn::Limit),
     missing("max_packet_size", "2147483647", "messages of any length are passed on without being kept"),
-    special("max_prepared_statements", Some("200")),
+    key("max_prepared_statements", "200", "pool.max_prepared_statements", Turn::Limit),
     key("max_user_client_connections", "0", "pool.max_user_client_connections", Turn::Limit),
     key("max_user_connections", "0", "pool.max_user_connections", Turn::Limit),
     key("min_pool_size", "0", "pool.min_size", Turn::Number),

@@ -170,14 +170,11 @@ pub fn rest(settings: &Settings<'_>, out: &mut Out, notes: &mut Notes) {
             }
         }
     }
-    if let Some(line) = settings.line("max_prepared_statements") {
-        let text = match line.value.as_str() {
-            "0" => {
-                "max_prepared_statements = 0: prepared statements work in every mode and cannot be switched off"
-            }
-            _ => "max_prepared_statements is not needed: what is kept of statements is bounded in bytes",
-        };
-        let weight = if line.value == "0" { Weight::Differs } else { Weight::Moot };
-        notes.add(weight, Some(&line.at), text);
+    if let Some(line) = settings.line("max_prepared_statements")
+        && line.value == "0"
+    {
+        let text =
+            "max_prepared_statements = 0: prepared statements work in every mode and cannot be switched off";
+        notes.add(Weight::Differs, Some(&line.at), text);
     }
 }

@@ -74,6 +74,9 @@ pub struct Pool {
     pub max_db_client_connections: Option<u32>,
     /// `max_user_client_connections`: most clients of one user.
     pub max_user_client_connections: Option<u32>,
+    /// `max_prepared_statements`: most statements with names that are kept prepared on one connection in
+    /// the pooled modes.
+    pub max_prepared_statements: u32,
     /// `server_lifetime`: a connection that is older is closed when nobody uses it. Each one has its
     /// own, up to a tenth shorter, so that they do not all end at the same time.
     pub server_lifetime: Duration,
@@ -151,6 +154,7 @@ impl Default for Pool {
             max_user_connections: None,
             max_db_client_connections: None,
             max_user_client_connections: None,
+            max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Some(Duration::from_secs(600)),
             server_connect_timeout: Duration::from_secs(15),

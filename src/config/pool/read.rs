@@ -39,6 +39,9 @@ pub fn read(section: Section<'_>) -> Option<Pool> {
         max_user_connections: keys.count("max_user_connections", 1),
         max_db_client_connections: keys.count("max_db_client_connections", 1),
         max_user_client_connections: keys.count("max_user_client_connections", 1),
+        max_prepared_statements: keys
+            .count("max_prepared_statements", 1)
+            .unwrap_or(standard.max_prepared_statements),
         server_lifetime: keys.duration("server_lifetime", 0).unwrap_or(standard.server_lifetime),
         server_idle_timeout: keys.switch("server_idle_timeout", standard.server_idle_timeout),
         server_connect_timeout: keys

@@ -20,6 +20,7 @@ pub fn put(pool: &Pool, mut put: impl FnMut(&str, String)) {
     text("max_user_connections", limit(pool.max_user_connections));
     text("max_db_client_connections", limit(pool.max_db_client_connections));
     text("max_user_client_connections", limit(pool.max_user_client_connections));
+    text("max_prepared_statements", pool.max_prepared_statements.to_string());
     text("server_lifetime", show_duration(pool.server_lifetime));
     text("server_idle_timeout", timeout(pool.server_idle_timeout));
     text("server_connect_timeout", show_duration(pool.server_connect_timeout));

@@ -399,7 +399,8 @@ impl Pooled {
     }
 
     fn make_room(&mut self, statement: &Statement, side: &mut Side<'_>) {
-        while let Some((id, weight)) = side.has.statements.make_room(statement.weight()) {
+        let most = self.group.max_prepared_statements();
+        while let Some((id, weight)) = side.has.statements.make_room(statement.weight(), most) {
             let step = side.ledger.on_client(b'C');
             self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
             put_close(side.patch, server_name(id, &mut [0; 16]));

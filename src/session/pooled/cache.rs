@@ -18,21 +18,15 @@ struct Slot {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cache {
     slots: Vec<Slot>,
     places: HashMap<u32, usize, Seeded>,
     hand: usize,
     bytes: usize,
-    most: usize,
 }
 
 impl Cache {
-    /// An empty one for at most so many statements.
-    pub fn new(most: usize) -> Self {
-        Self { slots: Vec::new(), places: HashMap::default(), hand: 0, bytes: 0, most: most.max(1) }
-    }
-
     /// Whether the link has it; it counts as used then.
     pub fn uses(&mut self, id: u32) -> bool {
         match self.places.get(&id) {
@@ -44,9 +38,9 @@ impl Cache {
         }
     }
 
-    /// Something that has to go before `weight` more bytes come, if so.
-    pub fn make_room(&mut self, weight: usize) -> Option<(u32, usize)> {
-        if self.slots.is_empty() || self.slots.len() < self.most && self.bytes + weight <= BYTES_MAX {
+    /// Something that has to go before `weight` more bytes come, if so, and there may be `most`.
+    pub fn make_room(&mut self, weight: usize, most: usize) -> Option<(u32, usize)> {
+        if self.slots.is_empty() || self.slots.len() < most && self.bytes + weight <= BYTES_MAX {
             return None;
         }
         loop {
@@ -79,8 +73,7 @@ impl Cache {
 
     /// It has none any more.
     pub fn clear(&mut self) {
-        let most = self.most;
-        *self = Self::new(most);
+        *self = Self::default();
     }
 
     /// How many there are.
@@ -93,9 +86,9 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn put(cache: &mut Cache, id: u32, weight: usize) -> Vec<u32> {
+    fn put(cache: &mut Cache, id: u32, weight: usize, most: usize) -> Vec<u32> {
         let mut gone = Vec::new();
-        while let Some((id, _)) = cache.make_room(weight) {
+        while let Some((id, _)) = cache.make_room(weight, most) {
             gone.push(id);
         }
         cache.insert(id, weight);
@@ -104,13 +97,13 @@ mod tests {
 
     #[test]
     fn what_is_used_stays() {
-        let mut cache = Cache::new(3);
+        let mut cache = Cache::default();
         for id in 1..=3 {
-            assert!(put(&mut cache, id, 10).is_empty());
+            assert!(put(&mut cache, id, 10, 3).is_empty());
         }
         for id in 4..100 {
             assert!(cache.uses(1));
-            let gone = put(&mut cache, id, 10);
+            let gone = put(&mut cache, id, 10, 3);
             assert_eq!(gone.len(), 1);
             assert_ne!(gone[0], 1, "{id}");
             assert_eq!(cache.len(), 3);
@@ -120,18 +113,21 @@ mod tests {
         assert!(!cache.uses(1));
         cache.remove(1);
         assert_eq!(cache.len(), 2);
+        // Fewer from now on.
+        assert_eq!(put(&mut cache, 100, 10, 1).len(), 2);
+        assert_eq!(cache.len(), 1);
     }
 
     #[test]
     fn bytes_are_bounded() {
-        let mut cache = Cache::new(1000);
+        let mut cache = Cache::default();
         for id in 0..100 {
-            put(&mut cache, id, 1 << 20);
+            put(&mut cache, id, 1 << 20, 1000);
         }
         assert!(cache.bytes <= BYTES_MAX);
         assert_eq!(cache.bytes, cache.len() << 20);
         // Alone it may be as long as it is.
-        put(&mut cache, 1000, 100 << 20);
+        put(&mut cache, 1000, 100 << 20, 1000);
         assert_eq!(cache.len(), 1);
         cache.clear();
         assert_eq!((cache.len(), cache.bytes), (0, 0));

@@ -43,9 +43,9 @@ pub struct Has {
 
 impl Has {
     /// Of a link that was just opened.
-    pub fn fresh(reported: &Reports, most: usize, owned: Owned, leftover: Vec<u8>) -> Self {
+    pub fn fresh(reported: &Reports, owned: Owned, leftover: Vec<u8>) -> Self {
         Self {
-            statements: Cache::new(most),
+            statements: Cache::default(),
             unnamed: None,
             settings: Settings::none(),
             reported: reported.clone(),
@@ -63,7 +63,7 @@ impl Has {
     /// Of a link that is nowhere.
     #[cfg(test)]
     pub fn of_test() -> Self {
-        Self::fresh(&Reports::default(), 1, Owned::of_test(), Vec::new())
+        Self::fresh(&Reports::default(), Owned::of_test(), Vec::new())
     }
 
     /// After `DISCARD ALL`; `reported` at its start-up.

@@ -227,13 +227,17 @@ impl Group {
         });
     }
 
+    /// How many statements with names a link may have.
+    pub fn max_prepared_statements(&self) -> usize {
+        self.shared.pool.settings().limits.max_prepared_statements as usize
+    }
+
     /// A link has been made.
     pub fn welcome(self: &Rc<Self>, made: Made) {
         let Made { checkout, destination, .. } = made;
         self.room.replace(Some(checkout.lease.room()));
         let Ok(stream) = checkout.stream.attach() else { return };
-        let most = self.shared.pool.settings().max_prepared_statements;
-        let has = Has::fresh(checkout.lease.reported(), most, self.own(), checkout.leftover);
+        let has = Has::fresh(checkout.lease.reported(), self.own(), checkout.leftover);
         let link = Linked {
             stream,
             site: destination.site,
