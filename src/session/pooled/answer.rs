@@ -254,10 +254,15 @@ fn id_in(report: &Report) -> Option<u32> {
     if !matches!(report.code().as_ref(), "26000" | "42P05" | "08P01") {
         return None;
     }
-    let message = report.message();
-    let (_, rest) = message.split_once("cm_")?;
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    number_in(&report.message())
+}
+
+fn number_in(message: &str) -> Option<u32> {
+    let (before, rest) = message.split_once("cm_")?;
+    let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+    let is_quote = |c: char| !c.is_alphanumeric() && !matches!(c, '_' | '?' | '$');
+    let is_quoted = before.ends_with(is_quote) && behind.starts_with(is_quote);
+    number.parse().ok().filter(|_| is_quoted)
 }
 
 /// The same report with another name in its message.
@@ -277,4 +282,25 @@ fn with_name(report: &Report, name: &[u8], own: &[u8]) -> Report {
     }
     body.put_u8(0);
     Report::new(body.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_ours_is_found_in_any_language() {
+        for (message, number) in [
+            (r#"prepared statement "cm_7" does not exist"#, Some(7)),
+            ("vorbereitete Anweisung »cm_12« existiert nicht", Some(12)),
+            (r#"prepared statement "cm_7?" does not exist"#, None),
+            (r#"prepared statement "cm_7a" does not exist"#, None),
+            (r#"prepared statement "acm_7" does not exist"#, None),
+            (r#"prepared statement "cm_99999999999" does not exist"#, None),
+            ("nothing, or cm_", None),
+            ("cm_1", None),
+        ] {
+            assert_eq!(number_in(message), number, "{message}");
+        }
+    }
 }
