@@ -146,6 +146,7 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
         clients: Clients::default(),
         traffic: Traffic::default(),
         limits: Limits::new(limits),
+        habits: Default::default(),
     });
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(front::front(&world, shared, encryption, stopped.clone())?);

@@ -24,7 +24,7 @@ pub struct Lease {
     pub(super) _counted: Counted,
 }
 
-/// Whether there is room for a link.
+/// Whether there is room for a link of one user to one database.
 #[derive(Debug, Clone)]
 pub struct Room(pub(super) Arc<Group>);
 
@@ -32,6 +32,16 @@ impl Room {
     /// Whether another link may be used now.
     pub fn is_any(&self) -> bool {
         self.0.has_room()
+    }
+
+    /// Whether somebody waits for a link.
+    pub fn is_wanted(&self) -> bool {
+        self.0.waiting() > 0
+    }
+
+    /// Another number once the links of before have retired.
+    pub fn generation(&self) -> u64 {
+        self.0.generation()
     }
 }
 

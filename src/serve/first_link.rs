@@ -16,7 +16,8 @@ pub struct First {
     pub mode: PoolMode,
     /// What it is told about settings.
     pub told: Reports,
-    /// Its link; in the pooled modes it needs none where the server has let in another one like it.
+    /// Its link; in the pooled modes it needs none where the server has let in another one like it, unless
+    /// somebody counts the server's sessions.
     pub made: Option<Made>,
 }
 
@@ -44,12 +45,18 @@ pub async fn first_link(
     let own_name = identity.parameters.iter().rfind(|(name, _)| name == APPLICATION_NAME).cloned();
     identity.parameters.retain(|(name, _)| name != APPLICATION_NAME);
     let request = shared.request(&identity).map_err(NoLink::Ended)?;
-    let (mut told, made) = match shared.pool.welcome(&request).await {
-        pool::Welcome::Known(told) => (told, None),
-        pool::Welcome::Ask(asked) => {
+    let welcome = match shared.habits.of(identity.login.user.as_str(), &identity.database).is_watched() {
+        true => None,
+        false => Some(shared.pool.welcome(&request).await),
+    };
+    let (mut told, made) = match welcome {
+        Some(pool::Welcome::Known(told)) => (told, None),
+        asking => {
             let made = shared.clone().link(Wanted::first(identity.clone())).await?;
             let told = made.checkout.lease.reported().clone();
-            asked.answer(&shared.pool, &request, &told);
+            if let Some(pool::Welcome::Ask(asked)) = asking {
+                asked.answer(&shared.pool, &request, &told);
+            }
             (told, Some(made))
         }
     };

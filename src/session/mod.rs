@@ -52,6 +52,7 @@ use crate::wire::report::Report;
 use account::{Account, Passing};
 use arc_swap::ArcSwap;
 use pooled::Pooled;
+use pooled::habits::AllHabits;
 use pooled::stash::Group;
 use relay::{Exit, Relay};
 use std::io;
@@ -118,6 +119,8 @@ pub struct Shared {
     pub traffic: Traffic,
     /// Limits and timeouts; a reload changes them.
     pub limits: Limits,
+    /// What clients of the pooled modes are known to do.
+    pub habits: AllHabits,
 }
 
 /// Who the client is.

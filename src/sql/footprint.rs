@@ -30,6 +30,10 @@ impl Footprint {
     pub const SETTING: Footprint = Footprint(1 << 5);
     /// It asks for the last value of a sequence in this session.
     pub const LAST_VALUE: Footprint = Footprint(1 << 6);
+    /// It may advance a sequence, whose value the session may ask for then.
+    pub const ADVANCES: Footprint = Footprint(1 << 7);
+    /// It asks for what its back end has counted, or how that is shown.
+    pub const STATISTICS: Footprint = Footprint(1 << 8);
 
     /// Both, in a constant.
     #[must_use]
@@ -37,8 +41,14 @@ impl Footprint {
         Footprint(self.0 | other.0)
     }
 
-    /// Whether nothing can be left behind.
+    /// Whether nothing can be left behind that another session would find, if nobody's last values of
+    /// sequences are asked for without care.
     pub fn is_clean(self) -> bool {
+        self.without(Footprint::ADVANCES) == Footprint::CLEAN
+    }
+
+    /// Whether there is nothing at all in it.
+    pub fn is_empty(self) -> bool {
         self == Footprint::CLEAN
     }
 
@@ -188,12 +198,17 @@ impl<'a> Scan<'a> {
                 Some(b'C') if token.is_word("CALL") => self.found |= Footprint::SUSPECT,
                 Some(b'E') if token.is_word("EXECUTE") => self.found |= Footprint::SUSPECT,
                 Some(b'L') if token.is_word("LOAD") => self.found |= Footprint::LIBRARY,
+                Some(b'C') if token.is_word("COPY") => self.found |= Footprint::ADVANCES,
                 _ => {}
             }
             return;
         }
-        if !matches!(word, [b'T' | b't', b'E' | b'e', b'M' | b'm', b'P' | b'p', ..]) {
-            return self.on_commit_drop(token);
+        match word.first().map(u8::to_ascii_uppercase) {
+            Some(b'I') => return self.on_into(token),
+            Some(b'P' | b'S') => return self.on_statistics(word),
+            Some(b'D') => return self.on_commit_drop(token),
+            Some(b'T') if matches!(word, [_, b'E' | b'e', b'M' | b'm', b'P' | b'p', ..]) => {}
+            _ => return,
         }
         let is_temporary = token.is_word("TEMP") || token.is_word("TEMPORARY");
         let is_made = self.first == First::Create
@@ -203,6 +218,24 @@ impl<'a> Scan<'a> {
         let is_selected_into = self.last_is("INTO") && !self.before.is_some_and(is_verb);
         if is_temporary && (is_made || is_selected_into) {
             self.found |= Footprint::TEMPORARY;
+        }
+    }
+
+    /// What is inserted may have a number of its own, by its column's default.
+    fn on_into(&mut self, token: Token<'a>) {
+        if token.is_word("INTO") && (self.last_is("INSERT") || self.last_is("MERGE")) {
+            self.found |= Footprint::ADVANCES;
+        }
+    }
+
+    /// Functions, views and a setting that are about the counters of a back end.
+    fn on_statistics(&mut self, word: &[u8]) {
+        const NAMES: [&[u8]; 4] =
+            [b"pg_stat_force_next_flush", b"pg_stat_get_xact_", b"pg_stat_xact_", b"stats_fetch_consistency"];
+        let begins =
+            |name: &&[u8]| word.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+        if word.len() > 12 && NAMES.iter().any(begins) {
+            self.found |= Footprint::STATISTICS;
         }
     }
 
@@ -275,8 +308,37 @@ mod tests {
             "delete from t where id = any($1)",
             "select nextval('s')",
         ] {
-            check(text, Footprint::CLEAN);
+            assert!(footprint(text.as_bytes()).is_clean(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_may_advance_a_sequence_is_told() {
+        for text in [
+            "insert into t values (1)",
+            "with x as (insert into t values (1) returning a) select a from x",
+            "merge into t using s on true when not matched then insert values (1)",
+            "copy t from stdin",
+            "select nextval('s')",
+            "select setval('s', 3)",
+        ] {
+            check(text, Footprint::ADVANCES);
+        }
+        check("select into from t", Footprint::CLEAN);
+        check("update t set a = 1", Footprint::CLEAN);
+    }
+
+    #[test]
+    fn who_looks_at_counters_of_a_back_end_is_told() {
+        for text in [
+            "SET LOCAL stats_fetch_consistency = snapshot",
+            "select Pg_stat_force_next_flush()",
+            "select * from pg_stat_xact_user_tables",
+            "select pg_stat_get_xact_tuples_inserted(1)",
+        ] {
+            assert!(footprint(text.as_bytes()).has(Footprint::STATISTICS), "{text}");
+        }
+        check("select * from pg_stat_user_tables, pg_stat_activity", Footprint::CLEAN);
     }
 
     #[test]
@@ -301,7 +363,7 @@ mod tests {
         check("load 'auto_explain'", Footprint::LIBRARY);
         check("select lastval()", Footprint::LAST_VALUE);
         check("select temp from t", Footprint::CLEAN);
-        check("insert into temp values (1)", Footprint::CLEAN);
+        check("insert into temp values (1)", Footprint::ADVANCES);
     }
 
     #[test]

@@ -66,7 +66,7 @@ const FUNCTIONS: &[&str] = &[
     "lead", "left", "length", "ln", "localtime", "localtimestamp", "log", "log10", "lower", "lower_inc",
     "lower_inf", "lpad", "ltrim", "make_date", "make_interval", "make_time", "make_timestamp",
     "make_timestamptz", "masklen", "max", "md5", "min", "min_scale", "mod", "mode", "multirange",
-    "mxid_age", "netmask", "network", "nextval", "now", "nth_value", "ntile", "num_nonnulls",
+    "mxid_age", "netmask", "network", "now", "nth_value", "ntile", "num_nonnulls",
     "num_nulls", "numnode", "numrange", "obj_description", "octet_length", "parse_ident",
     "percent_rank", "percentile", "percentile_cont", "percentile_disc", "pg_advisory_xact_lock",
     "pg_advisory_xact_lock_shared", "pg_backend_pid", "pg_blocking_pids", "pg_cancel_backend",
@@ -87,7 +87,7 @@ const FUNCTIONS: &[&str] = &[
     "regexp_replace", "regexp_split_to_array", "regexp_split_to_table", "regexp_substr", "regr_avgx",
     "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy",
     "regr_syy", "repeat", "replace", "reverse", "right", "round", "row_number", "row_to_json", "rpad",
-    "rtrim", "scale", "session_user", "set_bit", "set_byte", "set_masklen", "setval", "setweight",
+    "rtrim", "scale", "session_user", "set_bit", "set_byte", "set_masklen", "setweight",
     "sha224", "sha256", "sha384", "sha512", "shobj_description", "sign", "sin", "sind", "sinh",
     "split_part", "sqrt", "starts_with", "statement_timestamp", "stddev", "stddev_pop", "stddev_samp",
     "string_agg", "string_to_array", "string_to_table", "strip", "strpos", "substr", "substring", "sum",
@@ -101,17 +101,17 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Whether a keyword may stand before a parenthesis.
-pub(super) fn is_keyword(word: &[u8]) -> bool {
+pub fn is_keyword(word: &[u8]) -> bool {
     is_in(KEYWORDS, word)
 }
 
 /// Whether what follows `word` is a name and no call.
-pub(super) fn is_before_name(word: &[u8]) -> bool {
+pub fn is_before_name(word: &[u8]) -> bool {
     is_in(BEFORE_NAMES, word)
 }
 
 /// What calling PostgreSQL's function of that name may leave behind.
-pub(super) fn of_function(name: &[u8]) -> Footprint {
+pub fn of_function(name: &[u8]) -> Footprint {
     if is_in(FUNCTIONS, name) {
         return Footprint::CLEAN;
     }
@@ -126,6 +126,7 @@ pub(super) fn of_function(name: &[u8]) -> Footprint {
         Some("set_config") => Footprint::SETTING,
         Some("setseed") => Footprint::SEED,
         Some("currval" | "lastval") => Footprint::LAST_VALUE,
+        Some("nextval" | "setval") => Footprint::ADVANCES,
         _ => Footprint::SUSPECT,
     }
 }

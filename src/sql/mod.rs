@@ -11,7 +11,7 @@
 pub mod admin;
 pub mod console;
 pub mod footprint;
-mod harmless;
+pub mod harmless;
 pub mod lex;
 pub mod pooler;
 pub mod quote;

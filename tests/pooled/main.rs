@@ -7,5 +7,6 @@ mod line;
 mod links;
 mod prepared;
 mod raw;
+mod sequences;
 mod settings;
 mod stage;

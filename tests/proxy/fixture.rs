@@ -166,6 +166,7 @@ impl Fixture {
             clients: Default::default(),
             traffic: Default::default(),
             limits: Limits::new(options.pool.limits.clone()),
+            habits: Default::default(),
         });
         let source = Writer {
             routes: std::sync::OnceLock::from(routes),

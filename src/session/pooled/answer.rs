@@ -99,8 +99,10 @@ impl Pooled {
                 let tag = &frame[HEADER..];
                 match side.ledger.on_server(b'C', None) {
                     Settled::Step(step) => {
+                        if self.journal.on_step(step) == Shown::No {
+                            return Passed::Instead;
+                        }
                         side.memory.on_step(step, Some(tag));
-                        self.journal.on_step(step);
                     }
                     Settled::Command(n) if self.hides_command_of == Some(n) => {
                         self.hides_command_of = None;
@@ -151,6 +153,9 @@ impl Pooled {
         let Settled::Ready(status) = side.ledger.on_server(b'Z', frame.get(HEADER).copied()) else { return };
         let is_idle = status == TransactionStatus::Idle;
         side.memory.on_ready(is_idle);
+        if is_idle {
+            self.on_transaction_end();
+        }
         // What is answered here may stand in a batch that has only begun.
         if is_idle && side.ledger.is_settled() && self.journal.has_before(side.ledger.batch()) {
             // After an offence against the protocol in the middle of COPY: what the link has is not known.

@@ -1,9 +1,10 @@
 //! What a client sends, made fit for the link that it happens to have.
 
-use super::has;
+use super::has::{self, Sequences};
 use super::journal::Act;
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
+use crate::config::PoolMode;
 use crate::session::memory::Change;
 use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
@@ -27,10 +28,29 @@ enum Sent {
     Not(Stop),
 }
 
+/// Whether the last values of sequences that other clients have left on the link …
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// … are not there, or do not matter.
+    None,
+    /// … are taken away before the statement is looked at again.
+    TakenAwayFirst,
+    /// … are taken away together with the statement, and with all others.
+    TakenAwayNow,
+}
+
+/// A simple query, or the beginning of one.
+const DISCARD_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
+/// The same as the body of a Parse.
+const DISCARDING: &[u8] = b"DISCARD SEQUENCES\0\0\0";
+/// Bind and Execute of [`DROPPED`], by a portal of that name.
+const BIND_AND_EXECUTE: &[u8] = b"B\0\0\0\x14cm_0\0cm_0\0\0\0\0\0\0\0E\0\0\0\x0dcm_0\0\0\0\0\0";
+
 impl Pooled {
     /// Walks over what the client sends. What may pass is `out` where it was changed (`true`), and the
     /// region's bytes as they are otherwise.
     pub fn ask(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> (Region, bool) {
+        self.on_speech();
         let mut at = side.walk.rest.min(bytes.len());
         side.walk.rest -= at;
         let mut copied = 0;
@@ -138,7 +158,8 @@ impl Pooled {
         }
         let whole = if is_whole { Footprint::CLEAN } else { Footprint::SUSPECT };
         let footprint = footprint(text) | whole;
-        if self.wants_own_sequences(footprint, side) {
+        let others = self.others_sequences(footprint, side);
+        if others == Others::TakenAwayFirst {
             return Sent::Not(Stop::Later);
         }
         let n = side.ledger.on_client(b'Q');
@@ -163,6 +184,15 @@ impl Pooled {
             side.patch.extend((PREPARE_AND_DEALLOCATE.len() as u32 + 4).to_be_bytes());
             side.patch.extend(PREPARE_AND_DEALLOCATE);
             return Sent::Instead(total);
+        }
+        if others == Others::TakenAwayNow && is_whole {
+            self.hides_command_of = Some(n);
+            side.has.sequences = Sequences::Of(self.client);
+            side.patch.push(b'Q');
+            side.patch.extend(((total - 1 + DISCARD_SEQUENCES.len() + 1) as u32).to_be_bytes());
+            side.patch.extend(DISCARD_SEQUENCES);
+            side.patch.push(b';');
+            return Sent::Instead(HEADER);
         }
         Sent::Same
     }
@@ -239,7 +269,7 @@ impl Pooled {
             let step = side.ledger.on_client(tag);
             self.note(batch, step, Act::Hidden);
         }
-        put_close(side.patch, DROPPED);
+        put_close(side.patch, b'S', DROPPED);
         Statement::of(b"SELECT 1\0\0\0").put_parse(side.patch, DROPPED);
         let step = side.ledger.on_client(b'P');
         let instead = Statement::deallocating(statement.change.clone().unwrap_or(Change::ResetAll));
@@ -259,10 +289,11 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
-        if let Some(statement) = &known
-            && self.wants_own_sequences(statement.footprint, side)
-        {
-            return Sent::Not(Stop::Later);
+        let asks = known.as_ref().map_or(Footprint::CLEAN, |statement| statement.footprint);
+        match self.others_sequences(asks, side) {
+            Others::TakenAwayFirst => return Sent::Not(Stop::Later),
+            Others::TakenAwayNow => self.discard_sequences(side),
+            Others::None => {}
         }
         if let Some(statement) = &known {
             self.on_text(statement.text(), statement.footprint);
@@ -375,15 +406,40 @@ impl Pooled {
         self.waits
     }
 
-    /// Whether the last values of sequences on the link have to be taken away first: they are another
-    /// client's. In the middle of a transaction, or of a batch, nothing can be done any more.
-    fn wants_own_sequences(&mut self, footprint: Footprint, side: &Side<'_>) -> bool {
-        if self.uses_last_values || !footprint.has(Footprint::LAST_VALUE) {
-            return false;
+    /// What becomes of other clients' last values of sequences, before a statement that may ask for its own.
+    /// Between two transactions they are taken away in a round trip of their own. Later, `auto` mode takes
+    /// them away with what the transaction has done itself: an error is better than a wrong value, and is
+    /// the last one (`habits`); the other modes keep to what PgBouncer's users know.
+    fn others_sequences(&mut self, footprint: Footprint, side: &Side<'_>) -> Others {
+        if !footprint.has(Footprint::LAST_VALUE) {
+            return Others::None;
         }
-        self.uses_last_values = true;
-        self.waits = side.ledger.is_clean();
-        self.waits
+        self.group.habits.has_asked();
+        let has_asked = std::mem::replace(&mut self.uses_last_values, true);
+        let is_auto = self.mode == PoolMode::Auto;
+        if side.has.sequences == Sequences::Of(self.client) || has_asked && !is_auto {
+            return Others::None;
+        }
+        if side.ledger.is_clean() {
+            self.waits = true;
+            return Others::TakenAwayFirst;
+        }
+        let may_be = is_auto && side.ledger.status() != TransactionStatus::Failed;
+        if may_be { Others::TakenAwayNow } else { Others::None }
+    }
+
+    fn discard_sequences(&mut self, side: &mut Side<'_>) {
+        side.has.sequences = Sequences::Of(self.client);
+        let batch = side.ledger.batch();
+        Statement::of(DISCARDING).put_parse(side.patch, DROPPED);
+        side.patch.extend(BIND_AND_EXECUTE);
+        put_close(side.patch, b'P', DROPPED);
+        put_close(side.patch, b'S', DROPPED);
+        for tag in [b'P', b'B', b'E', b'C', b'C'] {
+            let step = side.ledger.on_client(tag);
+            let act = if tag == b'E' { Act::HiddenDiscard } else { Act::Hidden };
+            self.note(batch, step, act);
+        }
     }
 
     /// Makes a statement on the link where it is missing.
@@ -403,7 +459,7 @@ impl Pooled {
         while let Some((id, weight)) = side.has.statements.make_room(statement.weight(), most) {
             let step = side.ledger.on_client(b'C');
             self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
-            put_close(side.patch, server_name(id, &mut [0; 16]));
+            put_close(side.patch, b'S', server_name(id, &mut [0; 16]));
         }
     }
 
@@ -434,10 +490,10 @@ impl Pooled {
     }
 }
 
-fn put_close(out: &mut Vec<u8>, name: &[u8]) {
+fn put_close(out: &mut Vec<u8>, kind: u8, name: &[u8]) {
     out.push(b'C');
     out.extend((name.len() as u32 + 6).to_be_bytes());
-    out.push(b'S');
+    out.push(kind);
     out.extend(name);
     out.push(0);
 }

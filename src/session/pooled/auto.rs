@@ -6,17 +6,26 @@
 //! were seen; everything else is a tie. A text that is only suspect, because it calls functions that we do
 //! not know, is remembered by its shape when the server found nothing at all behind it, and then asks
 //! ever more rarely.
+//!
+//! What no question of ours finds ties by its text alone: the seed of `random()`, libraries, functions
+//! that may keep something in their back end, and what a back end has counted. Behind a statement that may
+//! have advanced a sequence the link *lingers*: it stays with its client for the value that it may
+//! ask for, as long as the client goes on or nobody else waits ([`super::habits`], [`super::linger`]).
 
 use super::Pooled;
+use super::habits::Watching;
 use super::has::Has;
 use super::hash::Seeded;
-use super::probe::{Answer, Found, Probe, collect_names};
+use super::linger::Linger;
+use super::probe::{Answer, Found, Probe, collect_calls, collect_names};
 use super::ties::Ties;
 use crate::config::PoolMode;
 use crate::session::memory::{Memory, Tie};
 use crate::sql::footprint::{Footprint, shape};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::Waker;
 
 /// Shapes that are remembered on a thread.
 const SHAPES_MAX: usize = 8192;
@@ -26,6 +35,8 @@ const SUSPECTS_MAX: usize = 32;
 const CANCELLED_MAX: u8 = 8;
 /// A harmless text is asked about again after at most so many times.
 const AGAIN: u32 = 1024;
+/// Who has not asked for the value of a sequence in so many transactions will not.
+const ASKED_WITHIN: u32 = 16;
 
 thread_local! {
     /// How often suspect texts were seen after nothing was found behind them.
@@ -43,6 +54,12 @@ pub struct Evidence {
     suspects: Vec<u64>,
     /// What may be names of settings in those texts.
     names: Vec<Box<str>>,
+    /// Names of functions that were called in texts that are not known to be harmless.
+    calls: Vec<Box<str>>,
+    /// So many transactions ago the client may have advanced a sequence, and may ask for its value.
+    advanced: Option<u32>,
+    linger: Option<Rc<Linger>>,
+    watching: Option<Watching>,
     probe: Option<Probe>,
     /// How often the question has met a cancel in a row.
     times_cancelled: u8,
@@ -55,6 +72,8 @@ pub enum Verdict {
     Free,
     /// Something does.
     Tied,
+    /// Something may: the link stays unless others need it.
+    Lingering,
     /// The server is asked with these bytes.
     Ask(Vec<u8>),
 }
@@ -83,7 +102,13 @@ impl Evidence {
         !self.ties.is_empty() || self.is_open || self.probe.is_some()
     }
 
-    fn suspect(&mut self, shape: u64) {
+    /// What holds the link, needed or not.
+    pub fn all_ties(&self) -> Ties {
+        self.ties | if self.advanced.is_some() { Ties::SEQUENCE } else { Ties::NONE }
+    }
+
+    /// Whether something is new about it.
+    fn suspect(&mut self, shape: u64) -> bool {
         let is_new = HARMLESS.with_borrow_mut(|known| match known.get_mut(&shape) {
             Some(times) => {
                 *times = times.saturating_add(1);
@@ -97,6 +122,7 @@ impl Evidence {
                 self.suspects.push(shape);
             }
         }
+        is_new
     }
 
     fn is_harmless(&mut self) {
@@ -124,8 +150,18 @@ impl Pooled {
     /// A text was sent. `footprint` is what it says.
     pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) {
         self.footprint |= footprint;
-        if self.mode != PoolMode::Auto || footprint.is_clean() {
+        if self.mode != PoolMode::Auto || footprint.is_empty() {
             return;
+        }
+        if footprint.has(Footprint::ADVANCES.or(Footprint::SUSPECT)) && self.group.habits.may_ask() {
+            self.evidence.advanced = Some(0);
+        }
+        if footprint.is_clean() {
+            return;
+        }
+        if footprint.has(Footprint::STATISTICS) {
+            self.evidence.ties |= Ties::STATISTICS;
+            self.evidence.watching.get_or_insert_with(|| self.group.habits.watch());
         }
         if footprint.has(Footprint::SEED) {
             self.evidence.ties |= Ties::SEED;
@@ -135,6 +171,7 @@ impl Pooled {
         }
         if footprint.has(Footprint::LAST_VALUE) {
             self.evidence.ties |= Ties::LAST_VALUE;
+            self.evidence.advanced = None;
         }
         let certain = Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(Footprint::SETTING);
         if footprint.has(certain) || footprint.has(Footprint::SUSPECT) {
@@ -142,8 +179,31 @@ impl Pooled {
         }
         if footprint.has(certain) {
             self.evidence.is_open = true;
-        } else if footprint.has(Footprint::SUSPECT) {
-            self.evidence.suspect(shape(text));
+        }
+        if footprint.has(Footprint::SUSPECT) && self.evidence.suspect(shape(text)) {
+            collect_calls(text, &mut self.evidence.calls);
+        }
+    }
+
+    /// A transaction is over.
+    pub(super) fn on_transaction_end(&mut self) {
+        let Some(ago) = self.evidence.advanced else { return };
+        self.group.habits.has_been_silent(1);
+        self.evidence.advanced = (ago < ASKED_WITHIN).then_some(ago + 1);
+    }
+
+    /// The client keeps its link for a while.
+    pub(super) fn linger(&mut self, waker: &Waker) {
+        match &self.evidence.linger {
+            Some(linger) => linger.go_on(waker),
+            None => self.evidence.linger = Some(self.group.linger(waker)),
+        }
+    }
+
+    /// The client has spoken.
+    pub(super) fn on_speech(&mut self) {
+        if let Some(linger) = &self.evidence.linger {
+            linger.interrupt();
         }
     }
 
@@ -162,7 +222,8 @@ impl Pooled {
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
         match tag {
             b"DISCARD ALL" => {
-                self.evidence.ties = self.evidence.ties.and(Ties::SEED | Ties::LIBRARY);
+                self.evidence.ties = self.evidence.ties.and(Ties::SEED | Ties::OF_BACK_END);
+                self.evidence.advanced = None;
                 self.evidence.is_open = true;
             }
             b"UNLISTEN" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"DISCARD TEMP" | b"DROP TABLE"
@@ -178,16 +239,28 @@ impl Pooled {
             return Verdict::Free;
         }
         if memory.tie().is_some() || self.evidence.is_open {
-            let names = &self.evidence.names;
+            let (names, calls) = (&self.evidence.names, &self.evidence.calls);
             let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
-            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)));
+            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)), calls);
             self.evidence.probe = Some(probe);
             crate::observe::count(&self.counters.links_probed);
             // A simple query drops it.
             has.unnamed = None;
             return Verdict::Ask(bytes);
         }
-        if self.evidence.ties.is_empty() { Verdict::Free } else { Verdict::Tied }
+        if !self.evidence.ties.is_empty() {
+            return Verdict::Tied;
+        }
+        let is_over = |linger: &Rc<Linger>| linger.is_over();
+        match self.evidence.advanced {
+            None => Verdict::Free,
+            Some(_) if !self.is_open || self.evidence.linger.as_ref().is_some_and(is_over) => {
+                self.group.habits.has_been_silent(ASKED_WITHIN);
+                Verdict::Free
+            }
+            Some(_) if self.group.habits.may_ask() => Verdict::Lingering,
+            Some(_) => Verdict::Free,
+        }
     }
 
     /// Reads what the server answers; what it tells the client in between is put into `news`.
@@ -226,6 +299,7 @@ impl Pooled {
         self.evidence.probe = None;
         self.evidence.is_open = false;
         self.evidence.names.clear();
+        self.evidence.calls.clear();
         self.evidence.times_cancelled = 0;
         (read, asked)
     }

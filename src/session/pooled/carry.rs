@@ -29,10 +29,15 @@ impl Relay {
         let verdict = link.has.as_mut().map(|has| pooled.verdict(&self.memory, has));
         match verdict {
             Some(Verdict::Free) | None => {
+                self.facts.set_ties(0);
                 self.facts.set_link(None);
                 return pooled.let_go(link, &mut self.memory);
             }
-            Some(Verdict::Tied) => {}
+            Some(Verdict::Tied) => self.facts.set_ties(pooled.ties().bits()),
+            Some(Verdict::Lingering) => {
+                pooled.linger(cx.waker());
+                self.facts.set_ties(pooled.ties().bits());
+            }
             Some(Verdict::Ask(bytes)) => {
                 self.to_server.push(&bytes);
                 // It is written when the relay is polled.

@@ -28,8 +28,8 @@ pub struct Has {
     pub has_news: bool,
     /// Only this client may have it as it is: others may find what it left behind.
     pub stain: Option<u64>,
-    /// Only this client has used sequences on it.
-    pub sequences_of: Option<u64>,
+    /// Whose last values of sequences may be on it.
+    pub sequences: Sequences,
     /// What it has is not known any more.
     pub is_spoiled: bool,
     /// When it was given back.
@@ -39,6 +39,30 @@ pub struct Has {
     /// What the server has sent before the first client.
     pub leftover: Vec<u8>,
     _owned: Owned,
+}
+
+/// Whose last values of sequences may be on a link. Any statement may advance one, by a default or a
+/// trigger: who has had the link counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequences {
+    /// Nobody has had it.
+    OfNobody,
+    /// Only this client's.
+    Of(u64),
+    /// Those of several, of whom this one is not the first.
+    Mixed,
+}
+
+impl Sequences {
+    /// What becomes of it when a client takes the link.
+    #[must_use]
+    pub fn taken_by(self, client: u64) -> Self {
+        match self {
+            Sequences::OfNobody => Sequences::Of(client),
+            Sequences::Of(owner) if owner == client => self,
+            Sequences::Of(_) | Sequences::Mixed => Sequences::Mixed,
+        }
+    }
 }
 
 impl Has {
@@ -51,7 +75,7 @@ impl Has {
             reported: reported.clone(),
             has_news: false,
             stain: None,
-            sequences_of: None,
+            sequences: Sequences::OfNobody,
             is_spoiled: false,
             since: sys::now(),
             uses: 0,
@@ -74,7 +98,7 @@ impl Has {
         self.reported = reported.clone();
         self.has_news = false;
         self.stain = None;
-        self.sequences_of = None;
+        self.sequences = Sequences::OfNobody;
     }
 
     /// Everything that the server has reported, the last value of each.

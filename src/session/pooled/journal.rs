@@ -21,6 +21,8 @@ pub enum Act {
     HiddenParse { id: u32 },
     /// A message of ours whose effect nobody keeps account of: hidden.
     Hidden,
+    /// Ours, and discards the last values of sequences: hidden.
+    HiddenDiscard,
     /// A Parse or Close of ours of the statement without a name: hidden.
     HiddenUnnamed,
     /// A Close of ours, to make room: hidden.
@@ -123,7 +125,11 @@ impl Journal {
         }
         let shown = match front.act {
             Act::Parse { .. } | Act::CloseUnnamed { .. } | Act::Refused { .. } => Shown::Yes,
-            Act::Hidden | Act::HiddenParse { .. } | Act::HiddenUnnamed | Act::HiddenClose { .. } => Shown::No,
+            Act::Hidden
+            | Act::HiddenDiscard
+            | Act::HiddenParse { .. }
+            | Act::HiddenUnnamed
+            | Act::HiddenClose { .. } => Shown::No,
             Act::FakeParse { .. } | Act::FakeClose { .. } | Act::Query { .. } => return Shown::Yes,
         };
         self.0.pop_front();

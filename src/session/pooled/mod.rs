@@ -24,9 +24,11 @@ pub mod ask;
 pub mod auto;
 mod cache;
 mod carry;
+pub mod habits;
 pub mod has;
 mod hash;
 mod journal;
+mod linger;
 mod names;
 pub mod prepare;
 mod probe;
@@ -58,6 +60,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use ties::Ties;
 
 thread_local! {
     static LAST_CLIENT: Cell<u64> = const { Cell::new(0) };
@@ -257,7 +260,7 @@ impl Pooled {
         if let Some(has) = &mut link.has {
             has.uses = has.uses.wrapping_add(1);
             has.has_news = false;
-            has.sequences_of = has.sequences_of.filter(|client| *client == self.client);
+            has.sequences = has.sequences.taken_by(self.client);
         }
         link
     }
@@ -265,7 +268,8 @@ impl Pooled {
     /// What has to be sent to a link before the client's statement; the session waits for the answers.
     pub fn prepare(&mut self, link: &mut Linked) -> Option<Vec<u8>> {
         let has = link.has.as_mut()?;
-        let asker = Asker { client: self.client, uses_last_values: self.uses_last_values };
+        let may_ask = self.mode == PoolMode::Auto && self.group.habits.may_ask();
+        let asker = Asker { client: self.client, uses_last_values: self.uses_last_values || may_ask };
         let (preparation, bytes) = Preparation::of(&self.settings, has, link.lease.reported(), asker)?;
         // A simple query drops it.
         has.unnamed = None;
@@ -280,8 +284,8 @@ impl Pooled {
     }
 
     /// What holds the link in `auto` mode, as far as it is known.
-    pub fn ties(&self) -> ties::Ties {
-        self.evidence.ties
+    pub fn ties(&self) -> Ties {
+        self.evidence.all_ties()
     }
 
     /// Whether the link is being made fit.
@@ -360,6 +364,11 @@ impl Pooled {
         let evidence = std::mem::take(&mut self.evidence);
         // In `auto` mode the server has said what is there.
         let is_known = self.mode != PoolMode::Auto && footprint.has(KNOWN);
+        if evidence.ties.has(Ties::OF_BACK_END) || footprint.has(Footprint::LIBRARY) {
+            memory.forget_ties();
+            drop(link);
+            return self.group.fetch_if_useful();
+        }
         if memory.tie().is_some() || is_known || evidence.holds_something() {
             memory.forget_ties();
             return clean(link, self.group.clone());
@@ -428,6 +437,11 @@ impl Pooled {
                     has.unnamed = Some(has::UNKNOWN);
                 }
             }
+            Act::HiddenDiscard => {
+                if let Some(has) = has {
+                    has.sequences = has::Sequences::Mixed;
+                }
+            }
             Act::Hidden | Act::Refused { .. } => {}
         }
     }
@@ -457,7 +471,6 @@ const KNOWN: Footprint =
 fn clean(mut link: Linked, group: Rc<Group>) {
     link.lease.list_as(LinkState::Tested);
     tokio::task::spawn_local(async move {
-        // What LOAD has loaded stays loaded: such a link must not be used again, and is rare.
         let reported = link.has.as_ref().map_or_else(Vec::new, |has| has.all_reported());
         let before = link.lease.reported().clone();
         let is_reset = reset(&mut link.stream, &before, reported).await.is_ok();

@@ -1,6 +1,6 @@
 //! Making a link fit for its next client, before anything of the client's is sent.
 
-use super::has::Has;
+use super::has::{Has, Sequences};
 use super::settings::Settings;
 use crate::session::walk::{Reported, ends_the_session};
 use crate::wire::frame::{HEADER, Head, cstring, head};
@@ -15,6 +15,7 @@ const CLEAN_ROWS: usize = 1;
 #[derive(Debug)]
 pub struct Preparation {
     wanted: Rc<Settings>,
+    /// The last values of sequences will be this client's.
     sequences_of: Option<u64>,
     endings: usize,
     /// Rows of the first query.
@@ -66,7 +67,7 @@ impl Preparation {
         asker: Asker,
     ) -> Option<(Self, Vec<u8>)> {
         let is_stained = has.stain.is_some_and(|by| by != asker.client);
-        let wants_sequences = asker.uses_last_values && has.sequences_of != Some(asker.client);
+        let wants_sequences = asker.uses_last_values && has.sequences != Sequences::Of(asker.client);
         if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
             return None;
         }
@@ -120,7 +121,7 @@ impl Preparation {
                     }
                     if self.endings == 0 {
                         has.settings = self.wanted.clone();
-                        has.sequences_of = self.sequences_of.or(has.sequences_of);
+                        has.sequences = self.sequences_of.map_or(has.sequences, Sequences::Of);
                         has.stain = None;
                         return (at, Progress::Done);
                     }

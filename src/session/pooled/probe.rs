@@ -5,6 +5,7 @@ use super::prepare::{put_query, reported};
 use super::ties::Ties;
 use crate::base::sqlstate;
 use crate::session::walk::ends_the_session;
+use crate::sql::harmless::{is_keyword, of_function};
 use crate::sql::quote::{quote_ident, quote_literal};
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::report::Report;
@@ -18,8 +19,10 @@ const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN
      AND pid = pg_catalog.pg_backend_pid()) THEN 2 ELSE 0 END \
      + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) THEN 4 ELSE 0 END \
      + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 8 ELSE 0 END \
-     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 16 ELSE 0 END, \
-     pg_catalog.current_setting('role'), session_user; \
+     + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 16 ELSE 0 END";
+
+/// What follows the ties.
+const SETTINGS: &str = ", pg_catalog.current_setting('role'), session_user; \
      SELECT name, setting FROM pg_catalog.pg_settings \
      WHERE source = 'session' AND name NOT LIKE 'transaction!_%' ESCAPE '!' ORDER BY name";
 
@@ -32,8 +35,24 @@ const CUSTOM: &str = r#"; SELECT name, pg_catalog.current_setting(name, true) FR
     $re$(?:set_config\s*\(\s*'+|\mset\s+(?:session\s+)?)"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)$re$, 'gi')
     AS found WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')"#;
 
+/// Whether some of the functions called, or one that they call, may keep something in its back end: not
+/// written in SQL or PL/pgSQL, and declared neither free of side effects nor fit for parallel workers,
+/// which "may not access backend-local state" ("Parallel Labeling for Functions and Aggregates").
+const CALLS: &str = "
+     + CASE WHEN EXISTS (WITH RECURSIVE mine AS MATERIALIZED (SELECT p.proname::text, p.prosrc,
+     l.lanname IN ('sql', 'plpgsql') AS is_read FROM pg_catalog.pg_proc AS p
+     JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname <> 'internal'
+     AND (l.lanname IN ('sql', 'plpgsql') OR p.provolatile = 'v' AND p.proparallel <> 's')),
+     called AS (SELECT * FROM mine WHERE proname = ANY (ARRAY[";
+/// What follows the names.
+const CALLED: &str = "]::text[]) UNION SELECT mine.* FROM called, mine
+     WHERE called.is_read AND pg_catalog.strpos(called.prosrc, mine.proname) > 0)
+     SELECT FROM called WHERE NOT is_read) THEN 32 ELSE 0 END";
+
 /// Names that are asked for beside those that are known.
 const NAMES_MAX: usize = 32;
+/// Functions that are asked about.
+const CALLS_MAX: usize = 64;
 
 /// A setting, by its name in lower case, and the text that makes it again.
 pub type Made = (Box<str>, Box<str>);
@@ -77,9 +96,14 @@ pub enum Answer {
 }
 
 impl Probe {
-    /// A question, also about the settings of these names, and what to send.
-    pub fn ask<'a>(names: impl Iterator<Item = &'a str>) -> (Self, Vec<u8>) {
-        let mut text = [QUESTION, CUSTOM].concat();
+    /// A question, also about the settings of these names and these functions, and what to send.
+    pub fn ask<'a>(names: impl Iterator<Item = &'a str>, calls: &[Box<str>]) -> (Self, Vec<u8>) {
+        let mut text = QUESTION.to_owned();
+        if !calls.is_empty() {
+            let calls: Vec<String> = calls.iter().map(|name| quote_literal(name)).collect();
+            text.extend([CALLS, &calls.join(","), CALLED]);
+        }
+        text.extend([SETTINGS, CUSTOM]);
         for name in names {
             text.push_str(" UNION SELECT ");
             text.push_str(&quote_literal(name));
@@ -173,6 +197,34 @@ pub fn collect_names(text: &[u8], names: &mut Vec<Box<str>>) {
     }
 }
 
+/// Puts the names of functions that a text calls into `names`, those in strings and bodies of functions
+/// as well: whatever stands before a parenthesis and is not known to be harmless.
+pub fn collect_calls(text: &[u8], names: &mut Vec<Box<str>>) {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..);
+    for at in memchr::memchr_iter(b'(', text) {
+        let before = text[..at].trim_ascii_end();
+        let name = match before.strip_suffix(b"\"") {
+            Some(quoted) => {
+                String::from_utf8_lossy(quoted.rsplit(|byte| *byte == b'"').next().unwrap_or(b""))
+            }
+            None => {
+                let length = before.iter().rev().take_while(|byte| is_part(byte)).count();
+                String::from_utf8_lossy(&before[before.len() - length..])
+            }
+        };
+        let is_known = is_keyword(name.as_bytes()) || of_function(name.as_bytes()).is_clean();
+        let is_word = name.starts_with(|first: char| first == '_' || first.is_alphabetic());
+        let is_name = is_word || before.ends_with(b"\"");
+        if !is_name || name.is_empty() || name.len() > 63 || is_known || names.len() >= CALLS_MAX {
+            continue;
+        }
+        let name = if before.ends_with(b"\"") { name.into_owned() } else { name.to_lowercase() };
+        if !names.iter().any(|known| **known == *name) {
+            names.push(name.into_boxed_str());
+        }
+    }
+}
+
 /// The columns of a DataRow in text; `None` when some is NULL, cut off or not UTF-8.
 fn values(body: &[u8]) -> Option<Vec<String>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
@@ -208,12 +260,22 @@ mod tests {
             [b"E", &length.to_be_bytes()[..], &body, b"Z\0\0\0\x05I"].concat()
         };
         for (code, is_cancelled) in [(b"57014", true), (b"42501", false)] {
-            let (mut probe, _) = Probe::ask(std::iter::empty());
+            let (mut probe, _) = Probe::ask(std::iter::empty(), &[]);
             let has = &mut Has::of_test();
             let (_, answer) = probe.read(&error(code), has, &mut Vec::new());
             assert_eq!(matches!(answer, Answer::Cancelled), is_cancelled, "{answer:?}");
             assert_eq!(matches!(answer, Answer::Unknown), !is_cancelled, "{answer:?}");
         }
+    }
+
+    #[test]
+    fn calls_are_found_in_texts_and_bodies() {
+        let mut names = Vec::new();
+        collect_calls(
+            b"select F(1), lower(x), \"My F\" (2), count (*) from s.g() where a in (1) do $$ perform h('(') $$ (",
+            &mut names,
+        );
+        assert_eq!(names, ["f", "My F", "g", "h"].map(Box::from));
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! Seats of the pool stay with the links, also while they lie here: the limit counts the links of all
 //! threads. A thread that has links to spare gives them up when others wait in the pool.
 
+use super::habits::Habits;
 use super::has::Has;
+use super::linger::Linger;
 use crate::base::{Epoch, Moment, Site};
 use crate::observe::links::LinkState;
 use crate::pool::{Parameters, Room};
@@ -20,7 +22,7 @@ use crate::sys;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -65,6 +67,12 @@ pub struct Group {
     owned: Rc<Cell<usize>>,
     /// Whether the pool would let us make another link, known from the first one on.
     room: RefCell<Option<Room>>,
+    /// What its clients are known to do.
+    pub habits: Arc<Habits>,
+    /// Clients that keep a link without need.
+    lingering: RefCell<Vec<Weak<Linger>>>,
+    /// Which links of the pool had retired when that was looked at.
+    generation: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -116,6 +124,9 @@ impl Group {
                 fetching: Cell::new(0),
                 owned: Rc::default(),
                 room: RefCell::default(),
+                habits: shared.habits.of(identity.login.user.as_str(), &identity.database),
+                lingering: RefCell::default(),
+                generation: Cell::default(),
             })
         };
         STASH.with_borrow_mut(|stash| stash.groups.entry(key).or_insert_with(group).clone())
@@ -145,6 +156,38 @@ impl Group {
                 return Some(link);
             }
         }
+    }
+
+    /// A client keeps its link though it may not need it: it is told when others do.
+    pub fn linger(&self, waker: &Waker) -> Rc<Linger> {
+        let linger = Rc::new(Linger::begin(waker));
+        self.lingering.borrow_mut().push(Rc::downgrade(&linger));
+        keep_ticking();
+        linger
+    }
+
+    /// Takes links back that are kept without need, where others wait for one or they have retired.
+    fn press(&self, now: Moment) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.retain(|linger| linger.strong_count() > 0);
+        if lingering.is_empty() {
+            return;
+        }
+        let room = self.room.borrow();
+        let generation = room.as_ref().map_or(0, Room::generation);
+        let have_retired = self.generation.replace(generation) != generation;
+        let is_wanted = !self.waiting.borrow().is_empty() || room.as_ref().is_some_and(Room::is_wanted);
+        for linger in lingering.iter().filter_map(Weak::upgrade).filter(|linger| linger.is_silent()) {
+            if have_retired {
+                linger.end();
+            } else if is_wanted {
+                linger.press(now);
+            }
+        }
+    }
+
+    fn is_lingered(&self) -> bool {
+        self.lingering.borrow().iter().filter_map(Weak::upgrade).any(|linger| linger.is_silent())
     }
 
     /// Gets in line.
@@ -321,7 +364,10 @@ impl Group {
     }
 
     fn is_unused(self: &Rc<Self>) -> bool {
-        self.idle.borrow().is_empty() && self.waiting.borrow().is_empty() && self.fetching.get() == 0
+        self.idle.borrow().is_empty()
+            && self.waiting.borrow().is_empty()
+            && self.fetching.get() == 0
+            && !self.is_lingered()
     }
 }
 
@@ -419,6 +465,7 @@ fn keep_ticking() {
             let now = sys::now();
             for group in groups() {
                 group.tick(now);
+                group.press(now);
                 group.share();
             }
             let is_done = STASH.with_borrow_mut(|stash| {

@@ -30,11 +30,20 @@ impl Ties {
     pub const LONG_STATEMENT: Ties = Ties(1 << 8);
     /// Something that could not be found out.
     pub const UNKNOWN: Ties = Ties(1 << 9);
+    /// A function was called that may keep something in its back end, and no question of ours finds it.
+    pub const FUNCTION: Ties = Ties(1 << 10);
+    /// It compares what its back end has counted.
+    pub const STATISTICS: Ties = Ties(1 << 11);
+    /// It may ask for the value of a sequence: the link stays unless others need it.
+    pub const SEQUENCE: Ties = Ties(1 << 12);
 
+    /// Those that DISCARD ALL does not undo: the link is closed when its client leaves, and ties it until
+    /// then.
+    pub const OF_BACK_END: Ties = Ties(Self::LIBRARY.0 | Self::FUNCTION.0 | Self::STATISTICS.0);
     /// Those that only the end of the session, or DISCARD, undoes.
-    pub const LASTING: Ties = Ties(Self::SEED.0 | Self::LIBRARY.0 | Self::LAST_VALUE.0);
+    pub const LASTING: Ties = Ties(Self::SEED.0 | Self::LAST_VALUE.0 | Self::OF_BACK_END.0);
 
-    const NAMES: [(Ties, &str, &str); 10] = [
+    const NAMES: [(Ties, &str, &str); 13] = [
         (Ties::TEMPORARY, "temp_table", "The session had temporary tables."),
         (Ties::ADVISORY_LOCK, "advisory_lock", "The session had advisory locks."),
         (Ties::LISTEN, "listen", "The session was listening for notifications."),
@@ -45,12 +54,16 @@ impl Ties {
         (Ties::LAST_VALUE, "last_value", "The session asked for the last values of sequences."),
         (Ties::LONG_STATEMENT, "long_statement", "The session had prepared more than is kept."),
         (Ties::UNKNOWN, "unknown", "The session had state that could not be found out."),
+        (Ties::FUNCTION, "function", "The session had called a function that may keep something."),
+        (Ties::STATISTICS, "statistics", "The session compared what its server process had counted."),
+        (Ties::SEQUENCE, "sequence", "The session had advanced a sequence."),
     ];
 
     /// The first bits, as the server's answer counts them: in the order of the constants, up to
-    /// [`Ties::PREPARE`].
+    /// [`Ties::PREPARE`], and then [`Ties::FUNCTION`].
     pub fn from_answer(bits: u32) -> Ties {
-        Ties(bits & 0x1f)
+        let function = if bits & 0x20 == 0 { Ties::NONE } else { Ties::FUNCTION };
+        Ties(bits & 0x1f) | function
     }
 
     /// As a number.
@@ -120,10 +133,11 @@ mod tests {
         assert_eq!((Ties::LISTEN | Ties::TEMPORARY).to_string(), "temp_table,listen");
         assert_eq!(Ties::NONE.to_string(), "");
         assert_eq!(Ties::NONE.reason(), None);
-        for bit in 0..10 {
+        for bit in 0..13 {
             let tie = Ties::from(1 << bit);
             assert!(tie.reason().is_some() && !tie.to_string().is_empty(), "{bit}");
         }
-        assert_eq!(Ties::from_answer(0xff), Ties::from(0x1f));
+        assert_eq!(Ties::from_answer(0xdf), Ties::from(0x1f));
+        assert_eq!(Ties::from_answer(0x20), Ties::FUNCTION);
     }
 }
