@@ -126,6 +126,22 @@ fn variables_override_the_file_and_options_override_both() {
 }
 
 #[test]
+fn what_is_set_later_stands_in_place_of_an_option() {
+    let flags = [
+        flag("--local", "upstream.local.url", "postgres://postgres:pw@localhost/shop"),
+        flag("--pool-size", "pool.size", "20"),
+        flag("--listen", "listen.tcp", "127.0.0.1:7000"),
+        flag("SET", "pool.size", "5"),
+        flag("SET", "listen.tcp", "127.0.0.1:7001"),
+        flag("SET", "listen.tcp", "127.0.0.1:7002"),
+    ];
+    let config = load(&sources(None, &env(&[]), &flags)).unwrap();
+    assert_eq!(config.pool.size, Some(5));
+    let listen: Vec<_> = config.listen.tcp.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:7001", "127.0.0.1:7002"]);
+}
+
+#[test]
 fn secrets_come_from_files_variables_and_references() {
     let text = "[upstream.local]\nhost = \"/var/run/postgresql\"\nport = 5433\nuser = \"app\"\n\
         password_file = \"/run/secrets/local\"\n\

@@ -62,16 +62,17 @@ pub(super) fn merged(sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Tabl
             put(&mut tree, &path, at, value, problems);
         }
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
     for Flag { name, key, value } in sources.flags {
         let at = Origin::Flag((*name).to_owned());
         let path: Vec<&str> = key.split('.').collect();
         match value {
             None => remove(&mut tree, &path),
-            Some(value) if seen.contains(&key.as_ref()) => join(&mut tree, &path, value),
+            // Another option, or SET, stands in place of this one.
+            Some(value) if seen.contains(&(*name, key.as_ref())) => join(&mut tree, &path, value),
             Some(value) => {
                 put(&mut tree, &path, at, value, problems);
-                seen.push(key);
+                seen.push((*name, key.as_ref()));
             }
         }
     }
