@@ -4,7 +4,7 @@
 use super::tell::{in_failed_transaction, transaction_aborted};
 use super::walk::{KEPT_MAX, is_front_at_hand};
 use super::{Flow, Session};
-use crate::sql::session::{Peek, peek};
+use crate::sql::ending::{Behind, Ending, ending};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::message::{Complaint, TransactionStatus, command_complete};
 use bytes::BytesMut;
@@ -17,13 +17,20 @@ struct Frame {
     body: Vec<u8>,
 }
 
+impl Frame {
+    /// Whether a text in it is there to its end.
+    fn is_whole(&self) -> bool {
+        cstring(&self.body).is_some()
+    }
+}
+
 /// What an extended statement would do to an aborted transaction.
 #[derive(Default)]
 struct Batch {
     /// An error was answered: everything up to Sync is ignored.
     is_skipping: bool,
     /// The statement and portal without a name end the transaction.
-    ends: bool,
+    ends: Option<Ending>,
     /// The transaction was ended in this batch.
     has_ended: bool,
 }
@@ -31,21 +38,38 @@ struct Batch {
 impl Session {
     /// Refuses everything until the client ends the transaction that was lost, as PostgreSQL does
     /// in a failed transaction; the first refusal is 40001. Afterwards the session is idle.
+    ///
+    /// A COMMIT that comes before the client knows is refused as well: few look at the tag that says
+    /// ROLLBACK instead.
     pub(super) async fn serve_aborted(&mut self, mut first: Option<Complaint>) -> Flow {
         let mut batch = Batch::default();
         loop {
             let frame = self.next_frame().await?;
-            let mut refusal = || first.take().unwrap_or_else(in_failed_transaction).to_bytes();
             match frame.tag {
                 b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C' if batch.is_skipping => {}
-                b'Q' if ends_transaction(text_of(&frame.body)) => {
-                    self.say_rolled_back();
-                    self.say_ready(TransactionStatus::Idle);
-                    return self.flush().await;
-                }
-                b'Q' | b'F' => {
-                    let refusal = refusal();
-                    self.say(&refusal);
+                b'Q' => match (ending(text_of(&frame.body)), first.take()) {
+                    (Some((Ending::Commit, _)), Some(first)) => {
+                        self.say(&first.to_bytes());
+                        self.say_ready(TransactionStatus::Idle);
+                        return self.flush().await;
+                    }
+                    (Some((_, Behind::Nothing)), _) => {
+                        self.say_rolled_back();
+                        self.say_ready(TransactionStatus::Idle);
+                        return self.flush().await;
+                    }
+                    // What stands behind it is executed, on another link.
+                    (Some((Ending::Rollback, Behind::More)), _) if frame.is_whole() => {
+                        self.put_back_frame(&frame);
+                        return Flow::Continue(());
+                    }
+                    (_, first) => {
+                        self.say_refusal(first);
+                        self.say_ready(TransactionStatus::Failed);
+                    }
+                },
+                b'F' => {
+                    self.say_refusal(first.take());
                     self.say_ready(TransactionStatus::Failed);
                 }
                 b'S' => {
@@ -57,10 +81,10 @@ impl Session {
                     }
                 }
                 b'X' => return self.leave(true).await,
-                b'P' | b'B' | b'D' | b'E' | b'C' if self.serve_ending(&mut batch, &frame).is_some() => {}
+                b'P' | b'B' | b'D' | b'E' | b'C'
+                    if self.serve_ending(&mut batch, &mut first, &frame).is_some() => {}
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
-                    let refusal = refusal();
-                    self.say(&refusal);
+                    self.say_refusal(first.take());
                     batch.is_skipping = true;
                 }
                 _ => {}
@@ -70,42 +94,54 @@ impl Session {
     }
 
     /// Answers the messages of a statement that ends the transaction; `None` for all others.
-    fn serve_ending(&mut self, batch: &mut Batch, frame: &Frame) -> Option<()> {
+    fn serve_ending(
+        &mut self,
+        batch: &mut Batch,
+        first: &mut Option<Complaint>,
+        frame: &Frame,
+    ) -> Option<()> {
         match frame.tag {
             b'P' => {
                 let (name, text) = cstring(&frame.body)?;
-                if !name.is_empty() || !ends_transaction(text_of(text)) {
-                    return None;
-                }
-                batch.ends = true;
+                let ends = alone(text_of(text)).filter(|_| name.is_empty())?;
+                batch.ends = Some(ends);
                 self.say(b"1\0\0\0\x04");
             }
             b'B' => {
                 let (_, rest) = cstring(&frame.body)?;
                 let (statement, _) = cstring(rest)?;
                 batch.ends = match self.relay.statement_text(statement) {
-                    Some(text) => ends_transaction(text),
-                    None => batch.ends && statement.is_empty(),
+                    Some(text) => alone(text),
+                    None => batch.ends.filter(|_| statement.is_empty()),
                 };
-                if !batch.ends {
-                    return None;
-                }
+                batch.ends?;
                 self.say(b"2\0\0\0\x04");
             }
-            b'D' if batch.ends => {
+            b'D' if batch.ends.is_some() => {
                 if frame.body.first() == Some(&b'S') {
                     self.say(b"t\0\0\0\x06\0\0");
                 }
                 self.say(b"n\0\0\0\x04");
             }
-            b'E' if batch.ends => {
+            b'E' => {
+                let ends = batch.ends?;
                 batch.has_ended = true;
-                self.say_rolled_back();
+                match first.take().filter(|_| ends == Ending::Commit) {
+                    Some(first) => {
+                        self.say_refusal(Some(first));
+                        batch.is_skipping = true;
+                    }
+                    None => self.say_rolled_back(),
+                }
             }
             b'C' => self.say(b"3\0\0\0\x04"),
             _ => return None,
         }
         Some(())
+    }
+
+    fn say_refusal(&mut self, first: Option<Complaint>) {
+        self.say(&first.unwrap_or_else(in_failed_transaction).to_bytes());
     }
 
     fn say_rolled_back(&mut self) {
@@ -140,6 +176,15 @@ impl Session {
             }
             self.flush().await?;
         }
+    }
+
+    /// The message is the client's next one again.
+    fn put_back_frame(&mut self, frame: &Frame) {
+        let length = u32::try_from(frame.body.len() + 4).expect("it was cut off long before");
+        let mut bytes = [&[frame.tag][..], &length.to_be_bytes(), &frame.body].concat();
+        bytes.append(&mut self.relay.client_in);
+        self.relay.client_in = bytes;
+        self.relay.look_again = true;
     }
 
     /// Reads the client's next message. `Break` when the client has left.
@@ -199,13 +244,9 @@ impl Session {
     }
 }
 
-fn ends_transaction(text: &[u8]) -> bool {
-    match peek(text) {
-        Peek::Commit => true,
-        // Not ROLLBACK TO SAVEPOINT: the savepoint is gone with its transaction.
-        Peek::Rollback => !text.windows(4).any(|four| four.eq_ignore_ascii_case(b" TO ")),
-        _ => false,
-    }
+/// How a statement ends the transaction that is alone in its text, as in the extended protocol.
+fn alone(text: &[u8]) -> Option<Ending> {
+    ending(text).filter(|(_, behind)| *behind == Behind::Nothing).map(|(ending, _)| ending)
 }
 
 fn text_of(bytes: &[u8]) -> &[u8] {

@@ -3,13 +3,14 @@
 //! Pure: bytes in, enums out. This room knows no catalog, opens nothing and never rewrites a
 //! statement; what it does not recognise belongs to PostgreSQL. [`lex`] splits a text as
 //! PostgreSQL's scanner does; [`admin`] recognises our commands and [`pooler`] those of PgBouncer's console; [`session`] recognises SET,
-//! RESET and the ends of transactions; [`console`] holds the question and the answer that travel
+//! RESET, [`ending`] the ends of transactions; [`console`] holds the question and the answer that travel
 //! between a session and the console; [`quote`] writes names and values into SQL.
 //!
 //! Start reading in [`session::peek`]: it is the only part on the way of every statement.
 
 pub mod admin;
 pub mod console;
+pub mod ending;
 pub mod footprint;
 pub mod harmless;
 pub mod lex;

@@ -104,15 +104,39 @@ async fn case_61_a_transaction_without_commit_is_aborted_and_the_connection_kept
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_of_an_aborted_transaction_is_a_rollback() {
+async fn a_commit_of_a_lost_transaction_is_an_error_and_nothing_like_success() {
+    let f = pair().await;
+    let clients = [f.client().await, f.client().await, f.client().await];
+    for client in &clients {
+        client.batch_execute("begin").await.unwrap();
+        client.batch_execute("insert into t values ('lost')").await.unwrap();
+    }
+    let [simple, extended, told] = &clients;
+    let commit = extended.prepare("commit").await.unwrap();
+    fail_over(&f);
+    // Nobody has told them yet: few drivers look at a tag that says ROLLBACK.
+    let error = simple.batch_execute("commit").await.unwrap_err();
+    assert_eq!(code(&error), "40001");
+    let error = extended.execute(&commit, &[]).await.unwrap_err();
+    assert_eq!(code(&error), "40001");
+    // As in PostgreSQL the transaction is over, and once it was told a COMMIT is a ROLLBACK.
+    assert_eq!(code(&told.batch_execute("select 1").await.unwrap_err()), "40001");
+    assert_eq!(code(&told.batch_execute("commit; select 2").await.unwrap_err()), "25P02");
+    told.batch_execute("commit").await.unwrap();
+    for client in &clients {
+        assert_eq!(client.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_behind_a_rollback_in_one_text_is_executed() {
     let f = pair().await;
     let client = f.client().await;
-    client.batch_execute("begin").await.unwrap();
-    client.batch_execute("insert into t values ('lost')").await.unwrap();
+    client.batch_execute("begin; insert into t values ('lost')").await.unwrap();
     fail_over(&f);
-    let commit = client.simple_query("commit").await.unwrap();
-    assert_eq!(commit.len(), 1);
-    assert_eq!(client.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 0);
+    client.batch_execute("rollback; insert into t values ('kept')").await.unwrap();
+    let rows = client.query_one("select string_agg(v, ',') from t", &[]).await.unwrap();
+    assert_eq!(rows.get::<_, String>(0), "kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
