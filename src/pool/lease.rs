@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Lease {
     pub(super) pool: Pool,
     pub(super) group: Arc<Group>,
-    pub(super) seat: Seat,
+    // Before the seat, which is the next one's at once: a link more than the limit would be listed.
     pub(super) facts: Arc<Facts>,
+    pub(super) seat: Seat,
     pub(super) epoch: Epoch,
     /// Replication links are never used again.
     pub(super) is_reusable: bool,
@@ -140,10 +141,16 @@ impl Lease {
         let entry = facts.entry.facts().clone();
         entry.set_state(LinkState::Tested);
         entry.set_client(None, Moment::default());
-        if reset::reset(&mut socket, &facts.reported, reported).await.is_ok()
-            && let Ok(stream) = socket.detach()
-        {
-            group.put(Idle { stream, facts, epoch, since: sys::now() });
+        let kept = match reset::reset(&mut socket, &facts.reported, reported).await {
+            Ok(()) => socket.detach().ok(),
+            Err(_) => {
+                drop(socket);
+                None
+            }
+        };
+        match kept {
+            Some(stream) => group.put(Idle { stream, facts, epoch, since: sys::now() }),
+            None => drop(facts),
         }
         // Only now may a waiter go on: it finds the link, or room for another.
         drop((seat, _counted, returning));
