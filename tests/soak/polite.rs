@@ -1,7 +1,8 @@
 //! A client by a real driver, which checks every answer.
 
 use crate::PATIENCE;
-use crate::stage::{Mode, Stage};
+use crate::cancel::{self, Then};
+use crate::stage::Stage;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future, pin_mut};
 use rand::RngExt;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::{Error, NoTls};
 
 /// What a client may hear when its server or its statement was ended.
-const ENDINGS: [&str; 8] = ["57P01", "57P02", "57P03", "57P05", "08006", "08007", "40001", "25P02"];
+const ENDINGS: [&str; 9] = ["57P01", "57P02", "57P03", "57P05", "08006", "08007", "40001", "25P02", "55000"];
 
 /// The choice of a client that has none.
 const CONNECTING: u32 = 99;
@@ -50,9 +51,12 @@ impl Client {
             }
         }
         // Nothing open is left, and who was cut off knows it.
-        if let Some((client, _)) = &self.link
-            && timeout(PATIENCE, client.batch_execute("ROLLBACK")).await.expect("an answer").is_err()
-        {
+        let Some((client, _)) = &self.link else { return };
+        let Ok(last) = timeout(PATIENCE, client.batch_execute("ROLLBACK")).await else {
+            panic!("client {} hangs at the end\n{}", self.number, self.stage.story().await);
+        };
+        if let Err(error) = last {
+            self.must_be_trouble(&error);
             self.link = None;
         }
     }
@@ -69,7 +73,8 @@ impl Client {
             Some(code) => ENDINGS.contains(&code.code()),
             None => true,
         };
-        assert!(is_known, "client {}: {error:?}\n{}", self.number, self.stage.proxy.log());
+        let (number, choice) = (self.number, self.choice);
+        assert!(is_known, "client {number} in choice {choice}: {error:?}\n{}", self.stage.proxy.log());
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
@@ -95,46 +100,56 @@ impl Client {
             self.connect().await?;
         }
         let (client, _) = self.link.as_ref().expect("it was made");
-        self.choice = self.random.random_range(0..16);
+        let random = &mut self.random;
+        self.choice = random.random_range(0..18);
+        let has_blocks = self.stage.mode.has_blocks();
         match self.choice {
             0..3 => insert(&self.stage, client, self.number).await,
-            3 => insert_in_transaction(&self.stage, client, self.number).await,
-            4..6 => echo(client, self.random.random()).await,
-            6 => pipeline(client, self.random.random()).await,
+            3 if has_blocks => insert_in_transaction(&self.stage, client, self.number).await,
+            4..6 => echo(client, random.random()).await,
+            6 => pipeline(client, random.random()).await,
             7 => mistake(client).await,
-            8 => rolled_back(client).await,
-            9 => copy_in(client, self.random.random_range(1..3000), self.random.random()).await,
-            10 => copy_out(client, self.random.random_range(1..200)).await,
-            11 => long_result(client, self.random.random_range(1..50)).await,
+            8 if has_blocks => rolled_back(client).await,
+            9 => copy_in(client, random.random_range(1..3000), random.random()).await,
+            10 => copy_out(client, random.random_range(1..200)).await,
+            11 => long_result(client, random.random_range(1..50)).await,
             12 => {
-                if !cancelled(client).await? {
+                self.stage.note("cancel");
+                if cancel::long_statement(&self.stage, client, random).await? == Then::Leave {
                     self.link = None;
                 }
                 Ok(())
             }
             13 => own_settings(client, self.number).await,
-            14 if self.stage.mode != Mode::Transaction => temporary(client).await,
+            14 if self.stage.mode.keeps_state() => temporary(client).await,
             15 => {
-                // Leaves, perhaps in the middle of something.
-                let (client, connection) = self.link.take().expect("it was made");
-                match self.random.random_range(0..3) {
-                    0 => drop(client),
-                    1 => {
-                        let _ =
-                            timeout(Duration::from_millis(5), client.batch_execute("SELECT pg_sleep(0.05)"))
-                                .await;
-                        connection.abort();
-                    }
-                    _ => {
-                        let _ = client.batch_execute("BEGIN; INSERT INTO scratch VALUES (1)").await;
-                        connection.abort();
-                    }
-                }
-                let _ = connection.await;
+                self.leave_somewhere().await;
                 Ok(())
             }
-            _ => cursor(client).await,
+            // Keeps a connection for a while, so that others wait.
+            16 if has_blocks => busy(client, random.random_range(1..80)).await,
+            17 if self.stage.mode.keeps_state() => locked(client, self.number as i64).await,
+            _ if has_blocks => cursor(client).await,
+            _ => insert(&self.stage, client, self.number).await,
         }
+    }
+
+    /// Leaves, perhaps in the middle of something.
+    async fn leave_somewhere(&mut self) {
+        let (client, connection) = self.link.take().expect("it was made");
+        match self.random.random_range(0..3) {
+            0 => drop(client),
+            1 => {
+                let sleep = client.batch_execute("SELECT pg_sleep(0.05)");
+                let _ = timeout(Duration::from_millis(5), sleep).await;
+                connection.abort();
+            }
+            _ => {
+                let _ = client.batch_execute("BEGIN; INSERT INTO scratch VALUES (1)").await;
+                connection.abort();
+            }
+        }
+        let _ = connection.await;
     }
 }
 
@@ -228,27 +243,6 @@ async fn long_result(client: &tokio_postgres::Client, wanted: usize) -> Result<(
     Ok(())
 }
 
-/// Says whether one cancel was enough: a second one may be on its way to the next statement, as it
-/// may without us.
-async fn cancelled(client: &tokio_postgres::Client) -> Result<bool, Error> {
-    let token = client.cancel_token();
-    let statement = client.batch_execute("SELECT pg_sleep(30)");
-    pin_mut!(statement);
-    let mut cancels = 0;
-    loop {
-        // A cancel that comes before its statement hits nothing, as without us.
-        let patience = Duration::from_millis(if cancels == 0 { 50 } else { 2000 });
-        match timeout(patience, &mut statement).await {
-            Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "57014") => {
-                return Ok(cancels == 1);
-            }
-            Ok(other) => return other.map(|()| true),
-            Err(_) => token.cancel_query(NoTls).await?,
-        }
-        cancels += 1;
-    }
-}
-
 async fn own_settings(client: &tokio_postgres::Client, number: usize) -> Result<(), Error> {
     let who: String = client.query_one("SELECT current_setting('soak.who', true)", &[]).await?.get(0);
     assert_eq!(who, format!("client {number}"));
@@ -268,4 +262,24 @@ async fn cursor(client: &tokio_postgres::Client) -> Result<(), Error> {
         assert_eq!(client.query_one("FETCH c", &[]).await?.get::<_, i32>(0), n);
     }
     client.batch_execute("COMMIT").await
+}
+
+async fn busy(client: &tokio_postgres::Client, ms: u32) -> Result<(), Error> {
+    client.batch_execute("BEGIN").await?;
+    client.batch_execute(&format!("SELECT pg_sleep(0.0{ms:02})")).await?;
+    client.batch_execute("COMMIT").await
+}
+
+/// A lock of the session, which nobody else can have inherited.
+async fn locked(client: &tokio_postgres::Client, key: i64) -> Result<(), Error> {
+    let taken: bool = client.query_one("SELECT pg_try_advisory_lock($1)", &[&key]).await?.get(0);
+    if !taken {
+        // A back end that this client has left is still ending.
+        return Ok(());
+    }
+    let mine = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    assert_eq!(client.query_one(mine, &[]).await?.get::<_, i64>(0), 1, "client {key}");
+    let was_held: bool = client.query_one("SELECT pg_advisory_unlock($1)", &[&key]).await?.get(0);
+    assert!(was_held, "client {key}");
+    Ok(())
 }

@@ -1,14 +1,14 @@
 //! One server, one proxy in front of it, and what both say.
 
-use cloud_mirror::lab::{Cluster, Instead, Proxy, SUPERUSER, SocketAuth};
-use std::collections::HashSet;
+use cloud_mirror::lab::{Cluster, Proxy, SUPERUSER, SocketAuth};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
-use tokio_postgres::{NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 /// The role of all clients.
 pub const ROLE: &str = "app";
@@ -16,14 +16,15 @@ pub const ROLE: &str = "app";
 pub const DATABASE: &str = "shop";
 /// How long one part of a story may take.
 const SHOWING: Duration = Duration::from_secs(5);
-/// Server connections in the pooled modes: fewer than clients.
-const POOL_SIZE: u64 = 6;
+/// How long the proxy may take to let a console in.
+const ENTRY: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Session,
     Transaction,
     Auto,
+    Statement,
 }
 
 impl Mode {
@@ -32,7 +33,26 @@ impl Mode {
             Mode::Session => "session",
             Mode::Transaction => "transaction",
             Mode::Auto => "auto",
+            Mode::Statement => "statement",
         }
+    }
+
+    /// Server connections: fewer than clients, so that some wait, at their log-in or with a statement.
+    pub fn pool_size(self) -> u64 {
+        match self {
+            Mode::Session => 14,
+            Mode::Transaction | Mode::Auto | Mode::Statement => 6,
+        }
+    }
+
+    /// Whether a client may have transactions of several statements.
+    pub fn has_blocks(self) -> bool {
+        self != Mode::Statement
+    }
+
+    /// Whether what a session makes is there with its next transaction.
+    pub fn keeps_state(self) -> bool {
+        matches!(self, Mode::Session | Mode::Auto)
     }
 }
 
@@ -47,24 +67,9 @@ pub struct Stage {
     pub losses: AtomicU64,
     pub hang_ups: AtomicU64,
     pub troubles: AtomicU64,
-}
-
-/// What SHOW POOLS says of the clients' pool.
-#[derive(Debug, Default)]
-pub struct Pools {
-    pub clients: u64,
-    pub waiting: u64,
-    pub active: u64,
-    pub servers: u64,
-    /// Clients whose link is held by something they have made.
-    pub pinned: Vec<String>,
-}
-
-/// What the server says of the clients' role.
-#[derive(Debug)]
-pub struct ServerSide {
-    pub sessions: u64,
-    pub in_transaction: u64,
+    pub looks: AtomicU64,
+    /// What has happened, and how often.
+    kinds: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Stage {
@@ -82,11 +87,9 @@ impl Stage {
             GRANT ALL ON ledger, scratch TO app; GRANT CREATE ON SCHEMA public TO app";
         cluster.sql(DATABASE, tables).await.unwrap();
         let url = cluster.url(SUPERUSER, DATABASE);
-        let size = POOL_SIZE.to_string();
-        let mut arguments = vec!["--local", &url, "--auth", "trust", "--pool-mode", mode.word()];
-        if mode != Mode::Session {
-            arguments.extend(["--pool-size", &size]);
-        }
+        let size = mode.pool_size().to_string();
+        let pool = ["--pool-mode", mode.word(), "--pool-size", &size];
+        let arguments = [&["--local", &url, "--auth", "trust"], &pool[..]].concat();
         let proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &arguments).unwrap();
         let proxy = proxy.variable("CLOUD_MIRROR__AUTH__ADMIN_USERS", SUPERUSER);
         proxy.start().await.unwrap();
@@ -100,7 +103,14 @@ impl Stage {
             losses: AtomicU64::new(0),
             hang_ups: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            kinds: Mutex::default(),
         }
+    }
+
+    /// Remembers that this has happened.
+    pub fn note(&self, kind: &'static str) {
+        *self.kinds.lock().unwrap().entry(kind).or_default() += 1;
     }
 
     pub fn url(&self) -> String {
@@ -125,14 +135,22 @@ impl Stage {
         assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     }
 
+    /// A connection to the console.
+    pub async fn console_client(&self) -> Client {
+        let url = self.proxy.url(SUPERUSER, SUPERUSER, "pgbouncer");
+        let connecting = timeout(ENTRY, tokio_postgres::connect(&url, NoTls)).await;
+        let (client, connection) = match connecting {
+            Ok(connected) => connected.unwrap_or_else(|error| panic!("{error:?}\n{}", self.proxy.log())),
+            Err(_) => panic!("the console does not open\n{}", self.proxy.log()),
+        };
+        tokio::spawn(connection);
+        client
+    }
+
     /// Runs a statement on the console.
     pub async fn console(&self, text: &str) -> Result<Vec<SimpleQueryRow>, tokio_postgres::Error> {
-        let url = self.proxy.url(SUPERUSER, SUPERUSER, "pgbouncer");
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
-        tokio::spawn(connection);
-        let rows = client.simple_query(text).await?;
+        let rows = self.console_client().await.simple_query(text).await?.into_iter();
         Ok(rows
-            .into_iter()
             .filter_map(|message| match message {
                 SimpleQueryMessage::Row(row) => Some(row),
                 _ => None,
@@ -160,37 +178,11 @@ impl Stage {
         story + &format!("\n{:?}", timeout(SHOWING, self.cluster.query("postgres", sessions)).await)
     }
 
-    pub async fn pools(&self) -> Result<Pools, Instead> {
-        let mut pools = Pools::default();
-        for row in self.console("SHOW POOLS").await? {
-            let number = |name: &str| row.get(name).unwrap_or("0").parse::<u64>();
-            if row.get("user") != Some(ROLE) {
-                continue;
-            }
-            pools.waiting += number("cl_waiting")?;
-            pools.clients += number("cl_active")? + number("cl_waiting")?;
-            pools.active += number("sv_active")?;
-            for name in ["sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login"] {
-                pools.servers += number(name)?;
-            }
+    /// It was not quiet by mistake.
+    pub fn has_had_everything(&self) {
+        for counter in [&self.steps, &self.hang_ups, &self.troubles, &self.looks] {
+            assert!(counter.load(Ordering::Relaxed) > 0, "{}", self.counts());
         }
-        for row in self.console("SHOW CLIENTS").await? {
-            let pinned = row.get("pinned").unwrap_or_default();
-            if row.get("user") == Some(ROLE) && !pinned.is_empty() {
-                pools.pinned.push(pinned.to_owned());
-            }
-        }
-        let most = if self.mode == Mode::Session { 60 } else { POOL_SIZE };
-        assert!(pools.servers <= most, "{pools:?} of at most {most} servers");
-        Ok(pools)
-    }
-
-    pub async fn server_side(&self) -> Result<ServerSide, Instead> {
-        let text = "SELECT count(*), count(*) FILTER (WHERE xact_start IS NOT NULL)
-            FROM pg_stat_activity WHERE usename = 'app'";
-        let rows = self.cluster.query("postgres", text).await?;
-        let number = |at: usize| rows[0][at].as_deref().unwrap_or("0").parse::<u64>();
-        Ok(ServerSide { sessions: number(0)?, in_transaction: number(1)? })
     }
 
     /// What the proxy has in memory.
@@ -201,14 +193,22 @@ impl Stage {
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).expect("Linux says so")
     }
 
+    /// Files and sockets that the proxy has open.
+    pub fn files(&self) -> u64 {
+        let pid = self.proxy.pid().expect("it runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64
+    }
+
     pub fn counts(&self) -> impl fmt::Display {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         format!(
-            "{} steps, {} connections lost to trouble, {} hang-ups, {} troubles",
+            "{} steps, {} connections lost to trouble, {} hang-ups, {} troubles, {} looks: {:?}",
             of(&self.steps),
             of(&self.losses),
             of(&self.hang_ups),
-            of(&self.troubles)
+            of(&self.troubles),
+            of(&self.looks),
+            self.kinds.lock().unwrap()
         )
     }
 }
