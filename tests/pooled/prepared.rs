@@ -273,3 +273,26 @@ async fn a_connection_has_no_more_statements_than_are_allowed() {
     let rows = shown(&client.answers(1).await);
     assert!(rows.contains("3 are there"), "{rows}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_transaction_is_ended_by_a_statement_that_the_link_has_already() {
+    // As JDBC does it, which gives every statement that it prepares a name that is new.
+    let end = |name| batch(&[parse(name, "rollback"), bind(name, &[]), execute()]);
+    let other = |name| batch(&[parse(name, "select 5"), bind(name, &[]), execute()]);
+    let fails = || Turn::Ready(query("begin; select 1 / 0"), 1);
+    check(&[
+        end("a"),
+        other("b"),
+        fails(),
+        other("c"),
+        end("d"),
+        other("c"),
+        fails(),
+        // What fails before it keeps the server from reading any of it.
+        batch(&[parse("e", "select"), bind("nothing", &[]), parse("f", "rollback"), parse("g", "select 5")]),
+        end("f"),
+        other("g"),
+        batch(&[bind("a", &[]), execute(), bind("b", &[]), execute(), bind("f", &[]), execute()]),
+    ])
+    .await;
+}

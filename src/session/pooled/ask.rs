@@ -9,6 +9,7 @@ use crate::session::memory::Change;
 use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
 use crate::sql::footprint::{Footprint, footprint};
+use crate::sql::session::{Peek, peek};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::message::TransactionStatus;
 use std::rc::Rc;
@@ -242,8 +243,9 @@ impl Pooled {
             self.note(side.ledger.batch(), step, Act::Refused { name: name.into(), own });
             return self.rename(b'P', total, b"", name, taken.id, side);
         }
-        // In a failed transaction the server refuses even this.
+        // In a failed transaction the server refuses even this, unless it ends the transaction.
         let fails = side.ledger.status() == TransactionStatus::Failed;
+        let ends = fails && matches!(peek(text), Peek::Commit | Peek::Rollback);
         let is_there = side.has.statements.uses(statement.id);
         if is_there && !fails {
             let former = self.names.set(name, Some(statement));
@@ -251,12 +253,18 @@ impl Pooled {
             self.note(batch, step, Act::FakeParse { name: name.into(), former });
             return Sent::Instead(total);
         }
-        if !is_there {
+        if is_there && ends {
+            // Whether it does is for the server to say, which must not find the name taken.
+            side.has.statements.remove(statement.id);
+            self.hidden_close(statement.id, statement.weight(), side);
+        } else if !is_there {
             self.make_room(&statement, side);
+        }
+        if !is_there || ends {
             side.has.statements.insert(statement.id, statement.weight());
         }
         let step = side.ledger.on_client(b'P');
-        let (id, on_link) = (statement.id, (!is_there).then_some(statement.id));
+        let (id, on_link) = (statement.id, (!is_there || ends).then_some(statement.id));
         let former = self.names.set(name, Some(statement));
         self.note(side.ledger.batch(), step, Act::Parse { name: name.into(), id, former, on_link });
         self.rename(b'P', total, b"", name, id, side)
@@ -457,10 +465,14 @@ impl Pooled {
     fn make_room(&mut self, statement: &Statement, side: &mut Side<'_>) {
         let most = self.group.max_prepared_statements();
         while let Some((id, weight)) = side.has.statements.make_room(statement.weight(), most) {
-            let step = side.ledger.on_client(b'C');
-            self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
-            put_close(side.patch, b'S', server_name(id, &mut [0; 16]));
+            self.hidden_close(id, weight, side);
         }
+    }
+
+    fn hidden_close(&mut self, id: u32, weight: usize, side: &mut Side<'_>) {
+        let step = side.ledger.on_client(b'C');
+        self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
+        put_close(side.patch, b'S', server_name(id, &mut [0; 16]));
     }
 
     fn rename(
