@@ -120,18 +120,22 @@ fn client_state(client: &ClientFacts) -> &'static str {
 
 fn of_client(pooler: &Pooler, client: &ClientFacts) -> Row {
     let mut row = client_row(pooler, client, client_state(client));
-    row.push(pinned(client));
+    row.push(pinned(pooler, client));
     row
 }
 
 /// What holds a server with its client in the pooled modes, besides the statement that runs.
-fn pinned(client: &ClientFacts) -> Option<String> {
+fn pinned(pooler: &Pooler, client: &ClientFacts) -> Option<String> {
+    let after = pooler.config.pool.pinned_idle_report;
+    let is_idle =
+        client.idle_pins() != 0 && after.is_some_and(|after| pooler.now.since(client.since()) >= after);
     let is_replicating = replication(client.origin.replication.as_deref()).is_some_and(|it| it != "none");
     let ties = Ties::from(client.ties()).to_string();
     let names = [
         (client.state() == ClientState::InTransaction).then_some("transaction"),
         is_replicating.then_some("replication"),
         Some(ties.as_str()).filter(|ties| !ties.is_empty()),
+        is_idle.then_some("idle"),
     ];
     let names: Vec<&str> = names.into_iter().flatten().collect();
     (!names.is_empty()).then(|| names.join(","))

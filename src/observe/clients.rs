@@ -53,16 +53,19 @@ pub enum Order {
     IdleTransactionTimeout = 5,
     /// End: it has been silent for `client_idle_timeout`.
     ClientIdleTimeout = 6,
+    /// End: it has been silent for `pinned_idle_timeout` with a connection that is held for it.
+    PinnedIdleTimeout = 7,
 }
 
 impl Order {
-    const ALL: [Order; 6] = [
+    const ALL: [Order; 7] = [
         Order::ShutDown,
         Order::Kill,
         Order::QueryTimeout,
         Order::TransactionTimeout,
         Order::IdleTransactionTimeout,
         Order::ClientIdleTimeout,
+        Order::PinnedIdleTimeout,
     ];
 }
 
@@ -115,6 +118,8 @@ pub struct ClientFacts {
     order: AtomicU8,
     /// Bits of the ties that hold its server, as the room `session` numbers them.
     ties: AtomicU32,
+    /// What held it idle for so long that it was reported.
+    reported_pins: AtomicU32,
     server_pid: AtomicI32,
     link: AtomicU64,
     /// Since when it is in its state.
@@ -175,6 +180,29 @@ impl ClientFacts {
     /// The ties have changed.
     pub fn set_ties(&self, bits: u32) {
         self.ties.store(bits, Ordering::Relaxed);
+    }
+
+    /// What holds a connection for a client that is silent: its ties, and its transaction. Nothing while it
+    /// does something.
+    pub fn idle_pins(&self) -> u32 {
+        match self.state() {
+            ClientState::Idle => self.ties(),
+            ClientState::InTransaction => self.ties() | Self::TRANSACTION_PIN,
+            ClientState::Running | ClientState::Waiting => 0,
+        }
+    }
+
+    /// An open transaction, among ties.
+    pub const TRANSACTION_PIN: u32 = 1 << 31;
+
+    /// What was reported of those, as long as it holds.
+    pub fn reported_pins(&self) -> u32 {
+        self.reported_pins.load(Ordering::Relaxed)
+    }
+
+    /// These were reported.
+    pub fn set_reported_pins(&self, pins: u32) {
+        self.reported_pins.store(pins, Ordering::Relaxed);
     }
 
     /// The link it has: its number among the links and the process id of its back end.
@@ -279,6 +307,7 @@ impl Clients {
             state: AtomicU8::new(ClientState::Idle as u8),
             order: AtomicU8::new(0),
             ties: AtomicU32::new(0),
+            reported_pins: AtomicU32::new(0),
             server_pid: AtomicI32::new(0),
             link: AtomicU64::new(0),
             since: AtomicU64::new(0),

@@ -56,6 +56,8 @@ counters! {
     links_probed,
     /// Times a client was warned that what it has made does not outlive its transaction.
     states_given_up,
+    /// Times a client was reported that was silent while something of its held a connection.
+    pins_reported,
     /// Commands of ours answered.
     commands_answered,
     /// Times the cloud was made the writer because the local server was gone.

@@ -233,6 +233,7 @@ const HELP: &[(&str, &str)] = &[
     ),
     ("links_probed", "Times a server was asked what a session has left on its connection"),
     ("states_given_up", "Times a client was warned that something does not outlive its transaction"),
+    ("pins_reported", "Times a client was reported that was silent while something held a connection for it"),
     ("commands_answered", "Commands of cloud-mirror answered"),
     ("failovers", "Times the cloud was made the writer because the local server was gone"),
 ];

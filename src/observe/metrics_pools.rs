@@ -110,12 +110,15 @@ impl Pools {
     fn clients(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut states: BTreeMap<PoolKey, [u32; CLIENT_STATES.len()]> = BTreeMap::new();
         let mut waits: BTreeMap<PoolKey, Duration> = BTreeMap::new();
+        let mut pinned: BTreeMap<PoolKey, u32> = BTreeMap::new();
         for client in &self.clients {
             let origin = &client.origin;
             let pool = (text(&origin.database), origin.user.clone());
             let state = client.state();
             let place = CLIENT_STATES.iter().position(|(known, _)| *known == state).expect("all are listed");
             states.entry(pool.clone()).or_default()[place] += 1;
+            *pinned.entry(pool.clone()).or_default() +=
+                u32::from(client.idle_pins() & client.reported_pins() != 0);
             let wait = waits.entry(pool).or_default();
             if state == ClientState::Waiting {
                 *wait = (*wait).max(self.now.since(client.since()));
@@ -126,6 +129,9 @@ impl Pools {
             each.map(move |((_, word), count)| (pool.clone(), Some(*word), f64::from(*count)))
         });
         Self::gauge(to, ("pool_clients", "Clients by what they do"), counts)?;
+        let pinned = pinned.into_iter().map(|(pool, count)| (pool, None, f64::from(count)));
+        let help = "Clients that are silent while something holds a connection for them, and were reported";
+        Self::gauge(to, ("pool_pinned_idle_clients", help), pinned)?;
         let waits = waits.into_iter().map(|(pool, wait)| (pool, None, wait.as_secs_f64()));
         let help = "How long the client that waits longest for a connection has waited";
         Self::gauge(to, ("pool_client_maxwait_seconds", help), waits)

@@ -223,7 +223,9 @@ async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
                 }
                 looks = looks_of(&shared);
             }
-            () = tick(&mut looks) => wake::look_at_all(&shared.limits.load(), sys::now()),
+            () = tick(&mut looks) => {
+                wake::look_at_all(&shared.limits.load(), &shared.counters, sys::now());
+            },
             wanted = hunger.changed() => {
                 if wanted.is_err() {
                     break;

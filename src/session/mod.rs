@@ -299,6 +299,7 @@ impl Session {
             Order::TransactionTimeout => tell::transaction_timeout(),
             Order::IdleTransactionTimeout => tell::idle_transaction_timeout(),
             Order::ClientIdleTimeout => tell::client_idle_timeout(),
+            Order::PinnedIdleTimeout => tell::pinned_idle_timeout(),
         };
         self.end_with(&complaint).await
     }

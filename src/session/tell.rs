@@ -52,6 +52,14 @@ pub fn client_idle_timeout() -> Complaint {
         .hint("See pool.client_idle_timeout.")
 }
 
+/// A client was silent for too long with a connection that was held for it.
+pub fn pinned_idle_timeout() -> Complaint {
+    let message = "terminating connection due to pinned-idle timeout";
+    Complaint::fatal(sqlstate::IDLE_SESSION, message)
+        .detail("What the session has made keeps a connection to the server from other clients.")
+        .hint("See pool.pinned_idle_timeout, and the column pinned of SHOW CLIENTS.")
+}
+
 /// The writer was lost while a statement was in flight.
 pub fn outcome_unknown() -> Complaint {
     Complaint::fatal(sqlstate::OUTCOME_UNKNOWN, "the server was lost while a statement was in flight")

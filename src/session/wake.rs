@@ -4,9 +4,10 @@
 //! map only when somebody wakes it. One task per data thread watches the routes and wakes them
 //! all, so that a session pays nothing for it per statement.
 
-use super::timeouts::look_at;
+use super::timeouts::{look_at, report_pins};
 use crate::base::Moment;
 use crate::config::Pool;
+use crate::observe::Counters;
 use crate::observe::clients::ClientFacts;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -54,11 +55,13 @@ pub fn wake_all() {
     });
 }
 
-/// Orders the clients of this thread to end that are overdue.
-pub fn look_at_all(limits: &Pool, now: Moment) {
+/// Orders the clients of this thread to end that are overdue, and reports those that hold a connection
+/// for nothing.
+pub fn look_at_all(limits: &Pool, counters: &Counters, now: Moment) {
     SLEEPERS.with_borrow(|sleepers| {
         for (_, client) in sleepers.sleepers.iter().flatten() {
             look_at(client, limits, now);
+            report_pins(client, limits, counters, now);
         }
     });
 }

@@ -1,29 +1,9 @@
 //! What is shown of connections that nobody uses, and cancels that meet what we ask of a server ourselves.
 
 use crate::raw::{Raw, query, shown};
-use crate::stage::{PATIENCE, one_connection, proxy, server};
-use cloud_mirror::lab::{Proxy, eventually, that};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
-
-async fn connect(proxy: &Proxy, user: &str, database: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(&proxy.url(user, "x", database), NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-/// The console.
-async fn admin(proxy: &Proxy) -> Client {
-    connect(proxy, "postgres", "pgbouncer").await
-}
-
-async fn rows(admin: &Client, text: &str) -> Vec<SimpleQueryRow> {
-    let rows = admin.simple_query(text).await.unwrap().into_iter();
-    rows.filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) if row.get("user") == Some("app") => Some(row),
-        _ => None,
-    })
-    .collect()
-}
+use crate::stage::{PATIENCE, admin, connect, one_connection, proxy, rows, server};
+use cloud_mirror::lab::{eventually, that};
+use tokio_postgres::{Client, NoTls};
 
 /// State and client of each connection to the server.
 async fn servers(admin: &Client) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@ mod auto;
 mod bench;
 mod line;
 mod links;
+mod pinned;
 mod prepared;
 mod raw;
 mod sequences;

@@ -3,6 +3,7 @@
 use cloud_mirror::lab::{Cluster, Proxy};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,4 +45,26 @@ pub async fn proxy(keys: &[(&str, &str)]) -> Proxy {
 /// One connection for all.
 pub async fn one_connection(mode: &str) -> Proxy {
     proxy(&[("pool.mode", mode), ("pool.size", "1")]).await
+}
+
+/// A client.
+pub async fn connect(proxy: &Proxy, user: &str, database: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(&proxy.url(user, "x", database), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The console.
+pub async fn admin(proxy: &Proxy) -> Client {
+    connect(proxy, "postgres", "pgbouncer").await
+}
+
+/// What a table of the console has about `app`.
+pub async fn rows(admin: &Client, text: &str) -> Vec<SimpleQueryRow> {
+    let rows = admin.simple_query(text).await.unwrap().into_iter();
+    rows.filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) if row.get("user") == Some("app") => Some(row),
+        _ => None,
+    })
+    .collect()
 }

@@ -102,6 +102,12 @@ pub struct Pool {
     pub idle_transaction_timeout: Option<Duration>,
     /// `client_idle_timeout`: a client that says nothing for longer is sent away.
     pub client_idle_timeout: Option<Duration>,
+    /// `pinned_idle_report`: a client that is silent for longer while something of its holds a connection, in the
+    /// pooled modes, is reported; `None`: never. Ours, as the next one.
+    pub pinned_idle_report: Option<Duration>,
+    /// `pinned_idle_timeout`: one that is silent for longer while something that outlives transactions holds a
+    /// connection is sent away.
+    pub pinned_idle_timeout: Option<Duration>,
     /// `client_login_timeout`: how long a client may take to log in.
     pub client_login_timeout: Duration,
     /// `cancel_wait_timeout`: how long a cancel request may take to reach the server.
@@ -139,6 +145,8 @@ pub struct PoolTable {
     pub idle_transaction_timeout: Option<Duration>,
     /// `client_idle_timeout`; zero turns it off.
     pub client_idle_timeout: Option<Duration>,
+    /// `pinned_idle_timeout`; zero turns it off.
+    pub pinned_idle_timeout: Option<Duration>,
 }
 
 impl Default for Pool {
@@ -166,6 +174,8 @@ impl Default for Pool {
             transaction_timeout: None,
             idle_transaction_timeout: None,
             client_idle_timeout: None,
+            pinned_idle_report: Some(Duration::from_secs(300)),
+            pinned_idle_timeout: None,
             client_login_timeout: Duration::from_secs(60),
             cancel_wait_timeout: Duration::from_secs(10),
             suspend_timeout: Duration::from_secs(10),

@@ -55,6 +55,8 @@ pub fn read(section: Section<'_>) -> Option<Pool> {
         transaction_timeout: keys.switch("transaction_timeout", standard.transaction_timeout),
         idle_transaction_timeout: keys.switch("idle_transaction_timeout", standard.idle_transaction_timeout),
         client_idle_timeout: keys.switch("client_idle_timeout", standard.client_idle_timeout),
+        pinned_idle_report: keys.switch("pinned_idle_report", standard.pinned_idle_report),
+        pinned_idle_timeout: keys.switch("pinned_idle_timeout", standard.pinned_idle_timeout),
         client_login_timeout: keys
             .duration("client_login_timeout", 100)
             .unwrap_or(standard.client_login_timeout),
@@ -159,6 +161,7 @@ fn read_table(section: Section<'_>, is_database: bool) -> Option<PoolTable> {
         transaction_timeout: keys.duration("transaction_timeout", 0),
         idle_transaction_timeout: keys.duration("idle_transaction_timeout", 0),
         client_idle_timeout: keys.duration("client_idle_timeout", 0),
+        pinned_idle_timeout: keys.duration("pinned_idle_timeout", 0),
     };
     keys.finish().then_some(table)
 }

@@ -34,6 +34,8 @@ pub struct Rules {
     pub idle_transaction_timeout: Option<Duration>,
     /// How long a client may be silent outside of one.
     pub client_idle_timeout: Option<Duration>,
+    /// The same while something of its holds a connection.
+    pub pinned_idle_timeout: Option<Duration>,
 }
 
 impl Rules {
@@ -46,6 +48,7 @@ impl Rules {
             || self.transaction_timeout.is_some()
             || self.idle_transaction_timeout.is_some()
             || self.client_idle_timeout.is_some()
+            || self.pinned_idle_timeout.is_some()
     }
 }
 
@@ -82,6 +85,7 @@ impl Pool {
                 self.idle_transaction_timeout,
             ),
             client_idle_timeout: timeout(|table| table.client_idle_timeout, self.client_idle_timeout),
+            pinned_idle_timeout: timeout(|table| table.pinned_idle_timeout, self.pinned_idle_timeout),
         }
     }
 }

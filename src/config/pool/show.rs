@@ -32,6 +32,8 @@ pub fn put(pool: &Pool, mut put: impl FnMut(&str, String)) {
     text("transaction_timeout", timeout(pool.transaction_timeout));
     text("idle_transaction_timeout", timeout(pool.idle_transaction_timeout));
     text("client_idle_timeout", timeout(pool.client_idle_timeout));
+    text("pinned_idle_report", timeout(pool.pinned_idle_report));
+    text("pinned_idle_timeout", timeout(pool.pinned_idle_timeout));
     text("client_login_timeout", show_duration(pool.client_login_timeout));
     text("cancel_wait_timeout", show_duration(pool.cancel_wait_timeout));
     text("suspend_timeout", show_duration(pool.suspend_timeout));
@@ -61,6 +63,7 @@ fn put_table(table: &PoolTable, short: &str, mut put: impl FnMut(&str, String)) 
     text("transaction_timeout", duration(table.transaction_timeout));
     text("idle_transaction_timeout", duration(table.idle_transaction_timeout));
     text("client_idle_timeout", duration(table.client_idle_timeout));
+    text("pinned_idle_timeout", duration(table.pinned_idle_timeout));
 }
 
 fn limit(value: Option<u32>) -> String {
