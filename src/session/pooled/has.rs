@@ -85,7 +85,7 @@ impl Has {
     }
 
     /// Of a link that is nowhere.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn of_test() -> Self {
         Self::fresh(&Reports::default(), Owned::of_test(), Vec::new())
     }

@@ -24,6 +24,8 @@ pub mod ask;
 pub mod auto;
 mod cache;
 mod carry;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod habits;
 pub mod has;
 mod hash;

@@ -93,7 +93,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Owned(Rc<Cell<usize>>);
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Owned {
     /// Of nobody.
     pub fn of_test() -> Self {
