@@ -179,6 +179,11 @@ impl Group {
         self.seats.pool(&self.key).1.is_none() && self.seats.spare(&self.key).into_iter().all(has_spare)
     }
 
+    /// The limit that is reached, if one is.
+    pub fn limit(&self) -> Option<Limit> {
+        self.seats.limit(&self.key)
+    }
+
     /// How many wait for a seat: of this group, or of any while a limit that groups share is reached.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed) + self.seats.waiting_for_others()

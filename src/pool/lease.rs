@@ -2,6 +2,7 @@
 
 use super::checkout::Pool;
 use super::group::{Facts, Group, Idle, Reports};
+use super::limits::Limit;
 use super::reset::Reported;
 use super::seats::Seat;
 use super::{CancelTarget, reset};
@@ -33,6 +34,11 @@ impl Room {
     /// Whether another link may be used now.
     pub fn is_any(&self) -> bool {
         self.0.has_room()
+    }
+
+    /// The limit that is in the way.
+    pub fn limit(&self) -> Option<Limit> {
+        self.0.limit()
     }
 
     /// Whether somebody waits for a link.

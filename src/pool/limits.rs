@@ -142,6 +142,11 @@ impl Book {
         found.map_or((0, None), |entry| (entry.taken, entry.queue.front().map(|(_, since)| *since)))
     }
 
+    /// The limit that keeps a pool from one more seat.
+    pub fn limit(&self, key: &GroupKey) -> Option<Limit> {
+        self.free(key, Reach::Size).err()
+    }
+
     /// How many wait because of a limit that pools share: any seat may help them.
     pub fn waiting_for_others(&self) -> usize {
         let is_shared = |limit: &Limit| !matches!(limit, Limit::Pool(_));

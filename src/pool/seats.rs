@@ -79,6 +79,11 @@ impl Seats {
         self.state().book.pool(key)
     }
 
+    /// The limit that keeps a pool from one more seat.
+    pub fn limit(&self, key: &GroupKey) -> Option<Limit> {
+        self.state().book.limit(key)
+    }
+
     /// How many more links there may be besides those in use, see [`Book::spare`].
     pub fn spare(&self, key: &GroupKey) -> [Option<u32>; 3] {
         self.state().book.spare(key)

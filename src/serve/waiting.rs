@@ -1,10 +1,9 @@
 //! A client that waits for its first link.
 
 use super::login::said;
-use crate::base::sqlstate;
-use crate::session::NoLink;
+use crate::session::{self, NoLink};
 use crate::sys::Socket;
-use crate::wire::message::{self, Complaint, Severity};
+use crate::wire::message;
 use bytes::BytesMut;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -57,17 +56,11 @@ pub async fn wait<T>(
                 greeted = Greeted::Yes;
                 let mut out = BytesMut::new();
                 message::authentication_ok(&mut out);
-                waits().put(&mut out);
+                session::waits().put(&mut out);
                 if said(socket, &out).await.is_err() {
                     return Waited::Gone;
                 }
             }
         }
     }
-}
-
-/// For a client that has waited for a while.
-fn waits() -> Complaint {
-    let message = "no connection to the server is free yet, waiting for one";
-    Complaint::new(Severity::Notice, sqlstate::SUCCESS, message)
 }

@@ -36,6 +36,7 @@ pub mod wake;
 pub mod walk;
 
 pub use linking::{Made, NoLink, Wanted};
+pub use tell::waits;
 
 use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};

@@ -13,6 +13,7 @@ use super::memory::Memory;
 use super::outgoing::Outgoing;
 use super::pooled::Pooled;
 use super::pooled::has::Has;
+use super::tell;
 use super::walk::{self, ClientWalk, Reported, ServerWalk, Stop};
 use crate::base::{Epoch, Site};
 use crate::observe::clients::ClientFacts;
@@ -405,6 +406,10 @@ impl Relay {
                         return Poll::Ready(Some(Exit::NoLink(no_link)));
                     }
                     Poll::Pending => {
+                        if pooled.takes_notice() {
+                            self.to_client.push(&tell::waits().to_bytes());
+                            return Poll::Ready(None);
+                        }
                         ready!(self.watch.poll(&mut self.client, &mut self.client_in, cx));
                         pooled.leave_line();
                         return Poll::Ready(Some(Exit::ClientGone { is_half: false }));

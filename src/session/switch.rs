@@ -3,7 +3,7 @@
 use super::gone::gone;
 use super::linking::{Made, NoLink, Wanted, wait_for_change};
 use super::relay::Linked;
-use super::tell::{cancelled, cannot_move, no_writer, outcome_unknown};
+use super::tell::{cancelled, cannot_move, no_writer, outcome_unknown, time_to_tell};
 use super::{Flow, Session, Sign, Suspicion, Verdict};
 use crate::backend::Destination;
 use crate::base::{Epoch, Site};
@@ -15,6 +15,7 @@ use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{TransactionStatus, error_report, parameter_status};
 use crate::wire::report::Report;
 use bytes::BytesMut;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -200,6 +201,11 @@ impl Session {
         }
     }
 
+    /// After how long a client is told that it waits.
+    fn notify(&self) -> Option<Duration> {
+        self.shared.limits.load().query_wait_notify
+    }
+
     /// How long a client waits whose link may not be used: longer where an operator has stopped
     /// everything.
     fn patience(&self) -> Duration {
@@ -223,11 +229,16 @@ impl Session {
         }
         let began = sys::now();
         self.entry.facts().set_state(ClientState::Waiting, began);
-        let linking = self.shared.clone().link(Wanted::of(self));
-        let linked = tokio::select! {
-            linked = linking => Some(linked),
-            () = self.cancel_key.asked() => Some(Err(NoLink::Refused(cancelled()))),
-            () = gone(&mut self.relay.client, &mut self.relay.client_in) => None,
+        let mut linking = pin!(self.shared.clone().link(Wanted::of(self)));
+        let (mut notice, mut was_told) = (pin!(time_to_tell(self.notify())), false);
+        let linked = loop {
+            tokio::select! {
+                linked = &mut linking => break Some(linked),
+                () = self.cancel_key.asked() => break Some(Err(NoLink::Refused(cancelled()))),
+                () = gone(&mut self.relay.client, &mut self.relay.client_in) => break None,
+                () = &mut notice, if !was_told => was_told = true,
+            }
+            self.say_that_it_waits().await?;
         };
         let now = sys::now();
         self.entry.facts().set_state(ClientState::Idle, now);
@@ -254,14 +265,20 @@ impl Session {
         }
         count(&self.shared.counters.holds);
         let patience = self.shared.hold_patience(is_halted);
-        let changing = wait_for_change(&self.shared, self.relay.version, patience);
-        let refused = tokio::select! {
-            is_changed = changing => match is_changed {
-                true => return Flow::Continue(()),
-                false => no_writer("no server can take statements now"),
-            },
-            () = self.cancel_key.asked() => cancelled(),
-            () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false).await,
+        let shared = self.shared.clone();
+        let mut changing = pin!(wait_for_change(&shared, self.relay.version, patience));
+        let (mut notice, mut was_told) = (pin!(time_to_tell(self.notify())), false);
+        let refused = loop {
+            tokio::select! {
+                is_changed = &mut changing => match is_changed {
+                    true => return Flow::Continue(()),
+                    false => break no_writer("no server can take statements now"),
+                },
+                () = self.cancel_key.asked() => break cancelled(),
+                () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false).await,
+                () = &mut notice, if !was_told => was_told = true,
+            }
+            self.say_that_it_waits().await?;
         };
         self.on_no_link(NoLink::Refused(refused)).await
     }

@@ -8,8 +8,9 @@ use crate::observe::count;
 use crate::observe::links::LinkState;
 use crate::route::Routes;
 use crate::sys::Socket;
-use crate::wire::message::{Complaint, TransactionStatus, ready_for_query};
+use crate::wire::message::{Complaint, Severity, TransactionStatus, ready_for_query};
 use bytes::BytesMut;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -94,6 +95,20 @@ pub fn cancelled() -> Complaint {
         .detail("The statement was not executed.")
 }
 
+/// For a client that has waited for a while.
+pub fn waits() -> Complaint {
+    let message = "no connection to the server is free yet, waiting for one";
+    Complaint::new(Severity::Notice, sqlstate::SUCCESS, message)
+}
+
+/// Until it is time to tell a client that it waits.
+pub(super) async fn time_to_tell(notify: Option<Duration>) {
+    match notify {
+        Some(after) => tokio::time::sleep(after).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// No writer: nothing was executed.
 pub fn no_writer(reason: impl Into<String>) -> Complaint {
     Complaint::error(sqlstate::CANNOT_CONNECT_NOW, reason.into()).detail("The statement was not executed.")
@@ -110,6 +125,18 @@ impl Session {
         let mut out = BytesMut::new();
         ready_for_query(&mut out, status);
         self.say(&out);
+    }
+
+    /// Tells the client that it waits, and does not wait for it.
+    pub(super) async fn say_that_it_waits(&mut self) -> Flow {
+        self.say(&waits().to_bytes());
+        let relay = &mut self.relay;
+        let written = std::future::poll_fn(|cx| Poll::Ready(relay.write_client(cx))).await;
+        match written {
+            Poll::Ready(Ok(())) | Poll::Pending => Flow::Continue(()),
+            Poll::Ready(Err(Unwritten::Gone)) => self.leave(false).await,
+            Poll::Ready(Err(Unwritten::Late)) => self.cut(),
+        }
     }
 
     /// Writes out what was said. Fails when the client is gone.

@@ -3,6 +3,7 @@
 use crate::stage::{PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, words};
 use cloud_mirror::lab::{Proxy, eventually, that};
 use nix::sys::signal::Signal;
+use std::time::Duration;
 
 async fn refusal(proxy: &Proxy, user: &str, database: &str) -> [String; 4] {
     words(&client_of(proxy, user, database).await.expect_err("there is no room"))
@@ -71,6 +72,47 @@ async fn who_waits_is_told_so_and_served_in_turn() {
     third.until(b'Z').await;
     drop(third);
     Raw::log_in(&proxy, "app", "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_with_a_statement_is_told_so_once() {
+    let server = server().await;
+    let keys = [TRUST, ("pool.mode", "transaction"), ("pool.size", "1"), ("pool.query_wait_notify", "200ms")];
+    let proxy = proxy(&server, &keys).await;
+    let mut first = Raw::log_in(&proxy, "app", "shop").await;
+    let mut second = Raw::log_in(&proxy, "app", "shop").await;
+    let (admin, connection) =
+        tokio_postgres::connect(&proxy.url("postgres", "", "pgbouncer"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    // In line, and while an operator gives no connections to anybody.
+    for round in ["busy", "paused"] {
+        match round {
+            "busy" => {
+                first.query("begin").await;
+                first.until(b'Z').await;
+            }
+            _ => drop(admin.simple_query("PAUSE").await.unwrap()),
+        }
+        second.query("select 'served'").await;
+        let seen = second.until(b'N').await;
+        let [(b'N', notice)] = seen.as_slice() else { panic!("{round}: {:?}", shown(&seen)) };
+        assert_eq!((field(notice, b'S'), field(notice, b'C')), ("NOTICE".into(), "00000".into()), "{round}");
+        assert_eq!(field(notice, b'M'), "no connection to the server is free yet, waiting for one");
+        // Nothing tells that it would be told again but time.
+        let again = tokio::time::timeout(Duration::from_millis(600), second.message()).await;
+        assert!(again.is_err(), "{round}: {again:?}");
+        match round {
+            "busy" => {
+                first.query("commit").await;
+                first.until(b'Z').await;
+            }
+            _ => drop(admin.simple_query("RESUME").await.unwrap()),
+        }
+        let tags: Vec<_> = second.until(b'Z').await.into_iter().map(|(tag, _)| tag).collect();
+        assert_eq!(tags, b"TDCZ", "{round}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

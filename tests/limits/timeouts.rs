@@ -1,6 +1,6 @@
 //! What lasts too long is ended, with the code that says so.
 
-use crate::stage::{PATIENCE, Raw, TRUST, field, proxy, server, shown};
+use crate::stage::{PATIENCE, Raw, TRUST, field, new_server, proxy, server, shown};
 use cloud_mirror::lab::{Cluster, eventually, that};
 use std::time::{Duration, Instant};
 
@@ -93,4 +93,36 @@ async fn transactions_and_silences_have_postgresqls_own_codes() {
     let open = "select count(*) from pg_stat_activity where state like 'idle in%'";
     eventually(PATIENCE, async || that(server.value("postgres", open).await.unwrap(), |count| count == "0"))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_takes_too_long_is_given_up_and_meets_nobody_else() {
+    let server = new_server().await;
+    let proxy = proxy(&server, &[TRUST, ("pool.cancel_wait_timeout", "300ms")]).await;
+    let mut client = Raw::connect(&proxy).await;
+    client.start_up("app", "shop").await;
+    let welcome = client.until(b'Z').await;
+    let (_, key) = welcome.iter().find(|(tag, _)| *tag == b'K').expect("a cancel key");
+    client.query("select pg_sleep(60) /* cancelled late */").await;
+    let running = "select count(*) from pg_stat_activity where query like '%cancelled late */'
+        and pid <> pg_backend_pid() and state = 'active'";
+    eventually(PATIENCE, async || that(server.value("postgres", running).await?, |count| count == "1")).await;
+    server.freeze().unwrap();
+    let mut cancel = Raw::connect(&proxy).await;
+    let began = Instant::now();
+    cancel.send(&[&[0, 0, 0, 16, 4, 210, 22, 46], key.as_slice()].concat()).await;
+    assert_eq!(cancel.rest().await, []);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(8), "{took:?}");
+    server.thaw();
+    // It is still in the server's queue: it comes, and nobody else gets the connection meanwhile.
+    let seen = client.until(b'Z').await;
+    assert!(
+        seen.iter().any(|(tag, body)| *tag == b'E' && field(body, b'C') == "57014"),
+        "{:?}",
+        shown(&seen)
+    );
+    client.send(b"X\0\0\0\x04").await;
+    let left = "select count(*) from pg_stat_activity where usename = 'app'";
+    eventually(PATIENCE, async || that(server.value("postgres", left).await?, |count| count == "0")).await;
 }

@@ -249,6 +249,11 @@ impl Pooled {
         }
     }
 
+    /// Whether the client is to be told that it waits in line.
+    pub fn takes_notice(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::takes_notice)
+    }
+
     /// Gives up the place in line.
     pub fn leave_line(&mut self) {
         if self.ticket.take().is_some() {

@@ -80,6 +80,18 @@ struct Waiter {
     outcome: RefCell<Option<Result<Linked, NoLink>>>,
     waker: RefCell<Waker>,
     since: Moment,
+    notice: Cell<Notice>,
+}
+
+/// Whether who waits was told so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    /// It has not waited for long.
+    Early,
+    /// It is time.
+    Due,
+    /// It was told.
+    Given,
 }
 
 /// A place in line; given up when dropped.
@@ -196,6 +208,7 @@ impl Group {
             outcome: RefCell::default(),
             waker: RefCell::new(cx.waker().clone()),
             since: sys::now(),
+            notice: Cell::new(Notice::Early),
         });
         self.waiting.borrow_mut().push_back(waiter.clone());
         self.fetch_if_useful();
@@ -332,11 +345,17 @@ impl Group {
             let first = waiting.pop_front();
             drop(waiting);
             if let Some(first) = first {
-                first.end(Err(NoLink::Ended(super::words::query_wait_timeout().to_bytes())));
+                let limit = self.room.borrow().as_ref().and_then(Room::limit);
+                first.end(Err(NoLink::Ended(super::words::query_wait_timeout(limit).to_bytes())));
             }
         }
         if has_waited_long && self.fetching.get() == 0 {
             self.fetch();
+        }
+        if let Some(after) = settings.limits.query_wait_notify {
+            // Those who came first stand in front.
+            let waiting = self.waiting.borrow();
+            waiting.iter().take_while(|waiter| now.since(waiter.since) >= after).for_each(|it| it.remind());
         }
         self.idle.borrow_mut().retain_mut(|link| {
             let unused = |has: &Has| now.since(has.since);
@@ -376,9 +395,25 @@ impl Waiter {
         self.outcome.replace(Some(outcome));
         self.waker.borrow().wake_by_ref();
     }
+
+    fn remind(&self) {
+        if self.notice.get() == Notice::Early {
+            self.notice.set(Notice::Due);
+            self.waker.borrow().wake_by_ref();
+        }
+    }
 }
 
 impl Ticket {
+    /// Whether the client is to be told that it waits: once.
+    pub fn takes_notice(&self) -> bool {
+        let is_due = self.waiter.notice.get() == Notice::Due;
+        if is_due {
+            self.waiter.notice.set(Notice::Given);
+        }
+        is_due
+    }
+
     /// What has come of the wait.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<Result<Linked, NoLink>> {
         match self.waiter.outcome.borrow_mut().take() {

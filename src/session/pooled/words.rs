@@ -1,12 +1,15 @@
 //! What the pooled modes have to say to clients.
 
 use crate::base::sqlstate;
+use crate::pool::Limit;
 use crate::wire::message::{Complaint, Severity};
 
-/// No link was free in time.
-pub fn query_wait_timeout() -> Complaint {
+/// No link was free in time, perhaps because of a limit.
+pub fn query_wait_timeout(limit: Option<Limit>) -> Complaint {
+    let why = limit.map_or("No server connection was free in time".to_owned(), |limit| limit.to_string());
     Complaint::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
-        .detail("No server connection was free in time. The statement was not executed.")
+        .detail(format!("{why}. The statement was not executed."))
+        .hint("Try again later, keep transactions shorter, or raise the limit.")
 }
 
 /// Statement mode has no transactions.
