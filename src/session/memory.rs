@@ -104,8 +104,8 @@ pub struct Memory {
     ties: Vec<Tie>,
     /// Extended messages whose answer matters, by their number.
     steps: VecDeque<(u64, Pending)>,
-    /// Simple queries whose text says what they change, by their number.
-    queries: VecDeque<(u64, Change)>,
+    /// What the commands of simple queries change whose text says it, by the number of the query.
+    queries: VecDeque<(u64, Option<Change>)>,
     /// Prepared statements that change something when executed.
     watched: Vec<(Box<[u8]>, Change)>,
     /// Portals bound to those.
@@ -179,7 +179,12 @@ impl Memory {
 
     /// Query number `n` was sent and changes something.
     pub fn on_query(&mut self, n: u64, change: Change) {
-        self.queries.push_back((n, change));
+        self.queries.push_back((n, Some(change)));
+    }
+
+    /// The same for a text with several statements: what each of them changes.
+    pub fn on_queries(&mut self, n: u64, changes: Vec<Option<Change>>) {
+        self.queries.extend(changes.into_iter().map(|change| (n, change)));
     }
 
     /// Parse number `step` was sent. `frame` is the whole message, `None` when it is too long to
@@ -259,7 +264,7 @@ impl Memory {
             self.queries.pop_front();
         }
         let this = self.queries.front().is_some_and(|(number, _)| *number == n);
-        let change = if this { self.queries.pop_front().map(|(_, change)| change) } else { None };
+        let change = if this { self.queries.pop_front().and_then(|(_, change)| change) } else { None };
         self.on_tag(tag, change);
     }
 

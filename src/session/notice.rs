@@ -2,7 +2,7 @@
 
 use super::memory::Change;
 use crate::sql::lex::{Lexer, Token};
-use crate::sql::session::{Action, Scope, Target, single_set};
+use crate::sql::session::{Action, Scope, Target, divide, single_set};
 
 /// What a text is to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,20 @@ pub fn change_of(text: &[u8]) -> Option<Change> {
     None
 }
 
+/// What each of several statements in one text will change. Nothing where none changes anything, where
+/// there is but one, and where the text does not say it with certainty.
+pub fn changes_of(text: &[u8]) -> Vec<Option<Change>> {
+    let is_several = |text: &[u8]| memchr::memchr(b';', text.trim_ascii_end()).is_some();
+    let statements = if is_several(text) { divide(text).unwrap_or_default() } else { Vec::new() };
+    if statements.len() < 2 {
+        return Vec::new();
+    }
+    // A name that is deallocated among others would have to be the server's.
+    let of = |text: &&[u8]| change_of(text).filter(|it| !matches!(it, Change::Deallocate { .. }));
+    let changes: Vec<_> = statements.iter().map(of).collect();
+    if changes.iter().all(Option::is_none) { Vec::new() } else { changes }
+}
+
 /// `DEALLOCATE [PREPARE] name`, alone in its text.
 fn deallocated(lexer: &mut Lexer<'_>) -> Option<Change> {
     let mut token = lexer.next_token().ok()??;
@@ -134,6 +148,33 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(change_of(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_of_several_statements_says_what_it_changes() {
+        let kinds = |text: &str| {
+            let changes = changes_of(text.as_bytes());
+            let kind = |change: &Option<Change>| match change {
+                None => "-",
+                Some(Change::Set { .. }) => "set",
+                Some(Change::SetForTransaction) => "local",
+                Some(Change::Reset { .. }) => "reset",
+                Some(Change::ResetAll) => "all",
+                Some(other) => panic!("{other:?}"),
+            };
+            changes.iter().map(kind).collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("select 1", ""),
+            ("set a = 1;", ""),
+            ("select 1; select 2", ""),
+            ("select pg_advisory_unlock_all(); close all; unlisten *; reset all;", "- - - all"),
+            ("set a = 1; ; set local b = 2; reset c", "set local reset"),
+            ("deallocate a; set b = 1", "- set"),
+            ("set a = 'x", ""),
+        ] {
+            assert_eq!(kinds(text), expected, "{text}");
         }
     }
 

@@ -134,6 +134,36 @@ pub fn single_set(text: &[u8]) -> Option<SetStatement> {
     read_set(text).ok().flatten()
 }
 
+/// The statements of a text that is sent as one, without the semicolons between them; each gives one
+/// CommandComplete. `None` where they cannot be told apart with certainty.
+pub fn divide(text: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut lexer = Lexer::new(text);
+    let (mut depth, mut begin, mut statements) = (0_usize, None, Vec::new());
+    loop {
+        lexer.skip_blank().ok()?;
+        let at = lexer.position();
+        match lexer.next_token().ok()? {
+            None => {
+                statements.extend(begin.map(|begin| &text[begin..]));
+                return Some(statements);
+            }
+            Some(Token::Symbol(b';')) if depth == 0 => {
+                statements.extend(begin.take().map(|begin: usize| &text[begin..at]));
+            }
+            Some(token) => {
+                match token {
+                    Token::Symbol(b'(') => depth += 1,
+                    Token::Symbol(b')') => depth = depth.saturating_sub(1),
+                    // The body of a function may follow, with semicolons of its own.
+                    _ if token.is_word("ATOMIC") => return None,
+                    _ => {}
+                }
+                begin.get_or_insert(at);
+            }
+        }
+    }
+}
+
 fn read_set(text: &[u8]) -> Result<Option<SetStatement>, LexError> {
     let mut lexer = Lexer::new(text);
     let first = loop {
@@ -399,5 +429,25 @@ mod tests {
             let _ = peek(&text);
             let _ = single_set(&[b"SET ", text.as_slice()].concat());
         }
+    }
+
+    #[test]
+    fn texts_are_divided_into_statements() {
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let found = divide(text.as_bytes());
+            let expected = expected.map(|all| all.iter().map(|it| it.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(found, expected, "{text}");
+        };
+        check("", Some(&[]));
+        check(" ; ;", Some(&[]));
+        check("select 1", Some(&["select 1"]));
+        check("select ';' ; -- ;\n set a = 1;", Some(&["select ';' ", "set a = 1"]));
+        check(
+            "create rule r as on insert to t do (a; b); reset all",
+            Some(&["create rule r as on insert to t do (a; b)", "reset all"]),
+        );
+        check("do $$ begin; end $$; select 2", Some(&["do $$ begin; end $$", "select 2"]));
+        check("create function f() begin atomic select 1; end; select 2", None);
+        check("select 'x", None);
     }
 }

@@ -205,3 +205,21 @@ async fn the_last_value_of_a_sequence_is_nobody_elses() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_made_among_other_statements_go_with_their_client() {
+    for mode in ["transaction", "auto"] {
+        let proxy = one_connection(mode).await;
+        let mut a = Raw::log_in(proxy.port()).await;
+        let mut b = Raw::log_in(proxy.port()).await;
+        let shown = "select concat_ws(',', current_setting('work_mem'), current_setting('my.x', true))";
+        a.query("begin; set work_mem = '5MB'; set my.x = 'a;b'; set local my.x = 'local'; commit").await;
+        a.query("set work_mem = '6MB'; select 1 / 0").await;
+        assert_eq!(b.value(shown).await.trim_end_matches(','), "4MB", "{mode}");
+        assert_eq!(a.value(shown).await, "5MB,a;b", "{mode}");
+        // As the pool of asyncpg does it between two of its users.
+        a.query("select pg_advisory_unlock_all();\nclose all;\nunlisten *;\nreset all;").await;
+        assert_eq!(b.value(shown).await.trim_end_matches(','), "4MB", "{mode}");
+        assert_eq!(a.value(shown).await.trim_end_matches(','), "4MB", "{mode}");
+    }
+}

@@ -6,7 +6,7 @@ use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_na
 use super::{Pooled, words};
 use crate::config::PoolMode;
 use crate::session::memory::Change;
-use crate::session::notice::{Notice, change_of, concerns_idle_links, notice};
+use crate::session::notice::{Notice, change_of, changes_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
 use crate::sql::footprint::{Footprint, footprint};
 use crate::sql::session::{Peek, peek};
@@ -168,8 +168,10 @@ impl Pooled {
             return Sent::Same;
         }
         let drops = is_whole && self.deallocates(&change, side);
-        if let Some(change) = change {
-            side.memory.on_query(n, change);
+        match change {
+            Some(change) => side.memory.on_query(n, change),
+            None if is_whole => side.memory.on_queries(n, changes_of(text)),
+            None => {}
         }
         self.on_text(text, footprint);
         // A simple query drops the statement without a name ("Simple Query").
