@@ -15,7 +15,7 @@
 pub mod fetch;
 mod health;
 
-use crate::observe::{Facts, metrics};
+use crate::observe::{Facts, metrics, percentiles};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -46,10 +46,14 @@ fn router(facts: Arc<dyn Facts>) -> Router {
         .route("/readyz", get(|State(facts): Source| async move { Health::ready(&*facts) }))
         .route("/healthz", get(|State(facts): Source| async move { Health::healthy(&*facts) }))
         .route("/primary", get(|State(facts): Source| async move { Health::primary(&*facts) }))
-        .route("/status", get(|State(facts): Source| async move { Json(facts.status()) }))
+        .route("/status", get(|State(facts): Source| async move { Json(as_document(&*facts)) }))
         .route("/metrics", get(|State(facts): Source| async move { as_metrics(&*facts) }))
         .fallback(|| async { not_found() })
         .with_state(facts)
+}
+
+fn as_document(facts: &dyn Facts) -> percentiles::Document {
+    percentiles::document(facts.status(), &facts.pools())
 }
 
 fn as_metrics(facts: &dyn Facts) -> Response {

@@ -4,7 +4,7 @@
 //! the words in which the state is reported (SHOW, `/status`, `cloud-mirror status`); [`events`]
 //! keeps the last state changes for `SHOW EVENTS`; [`counters`] counts what happens to sessions;
 //! [`clients`] and [`links`] list who is connected; [`metrics`] writes status and counters for Prometheus,
-//! [`logs`] begins the log. [`Facts`] is where the surfaces (console, HTTP) ask for all of it; `app`
+//! [`percentiles`] adds to `/status` how long things took, [`logs`] begins the log. [`Facts`] is where the surfaces (console, HTTP) ask for all of it; `app`
 //! answers.
 
 pub mod clients;
@@ -15,6 +15,7 @@ pub mod links;
 pub mod logs;
 pub mod metrics;
 mod metrics_pools;
+pub mod percentiles;
 pub mod pooler;
 pub mod status;
 pub mod time;

@@ -393,10 +393,11 @@ impl Relay {
                 return Poll::Ready(None);
             }
             let Some(pooled) = &mut self.pooled else { return Poll::Pending };
-            if pooled.is_waiting() {
+            if let Some(since) = pooled.waits_since() {
                 match pooled.poll_line(cx) {
                     Poll::Ready(Ok(link)) => {
                         self.watch.end();
+                        self.account.meter().waited(sys::now().since(since));
                         if self.use_link(link).is_some() {
                             return Poll::Ready(None);
                         }

@@ -44,7 +44,7 @@ use super::ledger::Ledger;
 use super::linking::NoLink;
 use super::memory::Memory;
 use super::relay::Linked;
-use crate::base::{Epoch, Site};
+use crate::base::{Epoch, Moment, Site};
 use crate::config::PoolMode;
 use crate::observe::links::LinkState;
 use crate::observe::{Counters, count};
@@ -215,9 +215,9 @@ impl Pooled {
         }
     }
 
-    /// Whether the client waits in line.
-    pub fn is_waiting(&self) -> bool {
-        self.ticket.is_some()
+    /// Since when the client waits in line, if it does.
+    pub fn waits_since(&self) -> Option<Moment> {
+        self.ticket.as_ref().map(Ticket::since)
     }
 
     /// What has come of the wait in line.

@@ -405,6 +405,11 @@ impl Waiter {
 }
 
 impl Ticket {
+    /// When it was taken.
+    pub fn since(&self) -> Moment {
+        self.waiter.since
+    }
+
     /// Whether the client is to be told that it waits: once.
     pub fn takes_notice(&self) -> bool {
         let is_due = self.waiter.notice.get() == Notice::Due;
