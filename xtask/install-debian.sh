@@ -43,6 +43,8 @@ campaign)
     need 'command -v node && command -v npm' nodejs npm
     need 'command -v javac' default-jdk-headless
     need 'test -e /usr/share/java/postgresql.jar' libpostgresql-jdbc-java
+    need 'command -v go' golang-go
+    need 'command -v curl' curl
     ;;
 bench) need 'command -v pgbouncer || test -x /usr/sbin/pgbouncer' pgbouncer ;;
 esac

@@ -5,10 +5,10 @@ use crate::program::Program;
 use std::path::{Path, PathBuf};
 
 /// Where Debian's package puts the JDBC driver.
-const JDBC: &str = "/usr/share/java/postgresql.jar";
+pub const JDBC: &str = "/usr/share/java/postgresql.jar";
 
 /// What the script has made.
-fn installed(path: impl AsRef<Path>) -> String {
+pub fn installed(path: impl AsRef<Path>) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/drivers").join(path);
     assert!(path.exists(), "there is no {}; make it with xtask/drivers.sh", path.display());
     path.display().to_string()

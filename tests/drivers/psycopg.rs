@@ -11,7 +11,8 @@ pub fn python() -> String {
     python.display().to_string()
 }
 
-fn program() -> Program {
+/// What an application does.
+pub fn program() -> Program {
     Program::new("psycopg", &[&python(), "program.py"])
 }
 

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import decimal
 import ipaddress
+import os
 import sys
 import uuid
 
@@ -40,7 +41,7 @@ async def start_up():
     settings = conn.get_settings()
     for name in ("server_encoding", "client_encoding", "DateStyle", "TimeZone", "is_superuser", "session_authorization"):
         say(name, getattr(settings, name, None))
-    say("real pid", conn.get_server_pid() == await conn.fetchval("select pg_backend_pid()"))
+    say("pid", conn.get_server_pid() == await conn.fetchval("select pg_backend_pid()"))
     await conn.close()
     conn = await connect(server_settings={"search_path": "pg_catalog", "application_name": "till", "my.tenant": "7"})
     for name in ("search_path", "application_name", "my.tenant"):
@@ -105,9 +106,13 @@ async def statements():
     await conn.execute("do $$ begin raise notice 'hi'; end $$")
     say(notices)
     plan = await conn.prepare("select * from animals where id = 1")
+    transaction = conn.transaction()
+    await transaction.start()
     await plan.fetchrow()
     await conn.execute("alter table animals add extra int")
     say("changed", (await failing(plan.fetchrow()))[0:2])
+    await transaction.rollback()
+    await conn.execute("alter table animals add extra int")
     say(len(await conn.fetchrow("select * from animals where id = 1")))
     await conn.close()
 
@@ -142,7 +147,7 @@ async def nested(conn):
 
 async def copying():
     conn = await connect()
-    await conn.execute("create temp table c (id int, name text)")
+    await conn.execute("drop table if exists c; create table c (id int, name text)")
     say(await conn.copy_records_to_table("c", records=[(n, f"n{n}") for n in range(20000)]))
 
     async def lines():
@@ -179,12 +184,14 @@ async def copying():
 async def notifications():
     hears, tells = await connect(), await connect()
     heard = asyncio.Queue()
-    listener = lambda _, pid, channel, payload: heard.put_nowait((pid == tells.get_server_pid(), channel, len(payload)))
+    listener = lambda _, pid, channel, payload: heard.put_nowait((pid, channel, len(payload)))
     await hears.add_listener("news", listener)
     await tells.execute("notify news, 'one'")
     await tells.execute("select pg_notify('news', $1)", "x" * 7000)
     for _ in range(2):
-        say(await asyncio.wait_for(heard.get(), 20))
+        pid, *message = await asyncio.wait_for(heard.get(), 5)
+        say(message)
+        say("pid", pid == tells.get_server_pid())
     await hears.remove_listener("news", listener)
     await hears.close()
     await tells.close()
@@ -217,6 +224,28 @@ async def cursors():
     await conn.close()
 
 
+async def beyond_the_cache():
+    for size in (1000, 5):
+        conn = await connect(statement_cache_size=size)
+        for _ in range(2):
+            total = 0
+            for n in range(400):
+                total += await conn.fetchval(f"select $1::int + {n}", 1)
+            say("many", size, total)
+        kept = [await conn.prepare(f"select $1::text || '{n}'") for n in range(300)]
+        say("kept", sum([len(await statement.fetchval("x")) for statement in kept]))
+        async with conn.transaction():
+            say("in one transaction", sum([len(await statement.fetchval("y")) for statement in kept]))
+        await conn.close()
+
+
+async def held_cursors():
+    conn = await connect()
+    await conn.execute("declare walk cursor with hold for select generate_series(1, 10) as n")
+    say("held", [row["n"] for row in await conn.fetch("fetch 3 from walk")], [row["n"] for row in await conn.fetch("fetch 2 from walk")])
+    await conn.close()
+
+
 async def pools():
     async with asyncpg.create_pool(URL, min_size=2, max_size=4) as pool:
         async with pool.acquire() as conn:
@@ -229,7 +258,7 @@ async def pools():
         for _ in range(4):
             async with pool.acquire() as conn:
                 say(await conn.fetchval("show search_path"), await conn.fetchval("select count(*) from pg_cursors where name = 'c'"))
-        await pool.execute("drop table animals")
+        await pool.execute("drop table animals, c")
 
 
 async def ours(mirror_url):
@@ -249,14 +278,31 @@ async def ours(mirror_url):
     await conn.close()
 
 
+async def neighbour():
+    """Another client of the same pool, with settings of its own: connections change hands."""
+    conn = await connect()
+    while True:
+        await conn.execute("set search_path = neighbour; set my.tenant = 'neighbour'")
+        await conn.execute("begin; select pg_sleep(0.003); commit")
+        await asyncio.sleep(0.003)
+        await conn.fetch("select pg_sleep(0.003)")
+        await conn.execute("reset all")
+
+
 async def main():
     if sys.argv[2:3] == ["ours"]:
         await ours(sys.argv[3])
         return
-    for part in (start_up, values, statements, transactions, copying, notifications, cancelling, cursors, pools):
+    neighbours = [asyncio.create_task(neighbour()) for _ in range(2)]
+    for part in (start_up, values, statements, transactions, copying, notifications, cancelling, cursors, beyond_the_cache, held_cursors, pools):
         say("==", part.__name__)
-        await part()
-    say("== end")
+        try:
+            await part()
+        except Exception as error:
+            say("== failed", type(error).__name__, getattr(error, "sqlstate", None), str(error).split("\n")[0])
+    say("== end", *(one.exception() for one in neighbours if one.done()))
+    # The neighbours are left where they are.
+    os._exit(0)
 
 
 asyncio.run(main())

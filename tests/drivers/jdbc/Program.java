@@ -94,7 +94,7 @@ public class Program {
         try (Connection c = connect()) {
             var meta = c.getMetaData();
             say(meta.getDatabaseProductName(), meta.getDatabaseMajorVersion(), meta.getUserName(), c.getCatalog(), c.getSchema());
-            say("real pid", one(c, "select pg_backend_pid()").equals(c.unwrap(PGConnection.class).getBackendPID()));
+            say("pid", one(c, "select pg_backend_pid()").equals(c.unwrap(PGConnection.class).getBackendPID()));
             var parameters = new TreeMap<>(c.unwrap(PGConnection.class).getParameterStatuses());
             say(parameters.keySet(), parameters.get("TimeZone"), parameters.get("DateStyle"));
         }
@@ -219,11 +219,13 @@ public class Program {
                     s.setInt(1, 1);
                     s.executeQuery().close();
                 }
+                c.setAutoCommit(false);
+                s.executeQuery().close();
                 run(c, "alter table parts add extra int");
-                s.setInt(1, 1);
-                try (ResultSet r = s.executeQuery()) {
-                    say("columns", r.getMetaData().getColumnCount());
-                }
+                say("changed", failing(() -> s.executeQuery()));
+                c.rollback();
+                c.setAutoCommit(true);
+                run(c, "alter table parts add extra int");
             }
             try (Statement s = c.createStatement()) {
                 s.execute("do $$ begin raise notice 'hello'; raise warning 'careful'; end $$");
@@ -280,7 +282,7 @@ public class Program {
     static void copying() throws Exception {
         try (Connection c = connect()) {
             CopyManager copy = c.unwrap(PGConnection.class).getCopyAPI();
-            run(c, "create temp table c (id int, name text)");
+            run(c, "drop table if exists c; create table c (id int, name text)");
             StringBuilder lines = new StringBuilder();
             for (int n = 0; n < 20000; n++) {
                 lines.append(n).append("\tname ").append(n).append('\n');
@@ -306,8 +308,14 @@ public class Program {
             one(tells, "select pg_notify('news', ?)::text", "x".repeat(7000));
             int seen = 0;
             while (seen < 2) {
-                for (var n : hears.unwrap(PGConnection.class).getNotifications(20_000)) {
-                    say(n.getName(), n.getParameter().length(), n.getPID() == tells.unwrap(PGConnection.class).getBackendPID());
+                var heard = hears.unwrap(PGConnection.class).getNotifications(5_000);
+                if (heard.length == 0) {
+                    say("silence");
+                    break;
+                }
+                for (var n : heard) {
+                    say(n.getName(), n.getParameter().length());
+                    say("pid", n.getPID() == tells.unwrap(PGConnection.class).getBackendPID());
                     seen++;
                 }
             }
@@ -317,9 +325,10 @@ public class Program {
     static void cancelling() throws Exception {
         try (Connection c = connect(); Connection watcher = connect(); Statement s = c.createStatement()) {
             ExecutorService other = Executors.newSingleThreadExecutor();
-            int pid = c.unwrap(PGConnection.class).getBackendPID();
+            // By its text: the process is another one each time where connections are shared.
+            String active = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database() and query = 'select pg_sleep(60)'";
             Future<?> cancel = other.submit(() -> {
-                while (!Boolean.TRUE.equals(one(watcher, "select wait_event = 'PgSleep' from pg_stat_activity where pid = ?", pid))) {
+                while (!Long.valueOf(1).equals(one(watcher, active))) {
                     Thread.sleep(10);
                 }
                 s.cancel();
@@ -407,9 +416,39 @@ public class Program {
         }
     }
 
+    static void beyondTheCache() throws Exception {
+        for (String size : List.of("1000", "5")) {
+            try (Connection c = connect(url, "prepareThreshold", "1", "preparedStatementCacheQueries", size)) {
+                for (int turn = 0; turn < 3; turn++) {
+                    c.setAutoCommit(turn == 2);
+                    long sum = 0;
+                    for (int n = 0; n < 400; n++) {
+                        sum += ((Number) one(c, "select ?::int + " + n, 1)).longValue();
+                    }
+                    say("many", size, sum);
+                    if (turn < 2) {
+                        say(failing(() -> one(c, "select 1 / ?::int", 0)));
+                        c.rollback();
+                    }
+                }
+            }
+        }
+    }
+
+    /** Cursors that outlive their transactions. */
+    static void heldCursors() throws Exception {
+        try (Connection c = connect()) {
+            c.setAutoCommit(false);
+            run(c, "declare walk cursor with hold for select generate_series(1, 10)");
+            c.commit();
+            say("held", one(c, "fetch 3 from walk"), one(c, "fetch absolute 7 from walk"));
+            c.commit();
+        }
+    }
+
     static void many() throws Exception {
         List<Connection> all = new ArrayList<>();
-        for (int n = 0; n < 30; n++) {
+        for (int n = 0; n < 20; n++) {
             all.add(connect());
         }
         long sum = 0;
@@ -423,7 +462,7 @@ public class Program {
         }
         say(sum);
         try (Connection c = connect()) {
-            run(c, "drop table parts");
+            run(c, "drop table parts, c");
         }
     }
 
@@ -468,11 +507,33 @@ public class Program {
         }
     }
 
+    /** Another client of the same pool, with settings of its own: connections change hands. */
+    static void neighbour() {
+        try (Connection c = connect()) {
+            while (true) {
+                run(c, "set search_path = neighbour; set my.tenant = 'neighbour'");
+                c.setAutoCommit(false);
+                one(c, "select pg_sleep(0.003)::text");
+                c.commit();
+                c.setAutoCommit(true);
+                Thread.sleep(3);
+                run(c, "reset all");
+            }
+        } catch (Exception e) {
+            say("== failed", "neighbour", e);
+        }
+    }
+
     public static void main(String[] arguments) throws Exception {
         url = arguments[0];
         if (arguments.length > 1 && arguments[1].equals("ours")) {
             ours(arguments[2]);
             return;
+        }
+        for (int n = 0; n < 2; n++) {
+            Thread neighbour = new Thread(Program::neighbour);
+            neighbour.setDaemon(true);
+            neighbour.start();
         }
         Map<String, Action> parts = new LinkedHashMap<>();
         parts.put("startUp", Program::startUp);
@@ -484,11 +545,19 @@ public class Program {
         parts.put("cancelling", Program::cancelling);
         parts.put("cursors", Program::cursors);
         parts.put("largeObjects", Program::largeObjects);
+        parts.put("beyondTheCache", Program::beyondTheCache);
+        parts.put("heldCursors", Program::heldCursors);
         parts.put("many", Program::many);
         for (var part : parts.entrySet()) {
             say("==", part.getKey());
-            part.getValue().run();
+            try {
+                part.getValue().run();
+            } catch (Exception e) {
+                say("== failed", e.getClass().getSimpleName(), e instanceof SQLException x ? x.getSQLState() : "", e.getMessage());
+            }
         }
         say("== end");
+        // The neighbours are left where they are.
+        Runtime.getRuntime().halt(0);
     }
 }

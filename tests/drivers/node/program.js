@@ -35,7 +35,7 @@ const one = async (client, ...query) => Object.values((await client.query(...que
 
 async function startUp() {
   let client = await connect();
-  say("real pid", client.processID === (await one(client, "select pg_backend_pid()")));
+  say("pid", client.processID === (await one(client, "select pg_backend_pid()")));
   await client.end();
   client = await connect({ application_name: "till", options: "-c search_path=pg_catalog -c my.tenant=7", statement_timeout: 4321, idle_in_transaction_session_timeout: 5555, lock_timeout: 77 });
   for (const name of ["application_name", "search_path", "my.tenant", "statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"]) {
@@ -128,7 +128,7 @@ async function transactions() {
 
 async function copying() {
   const client = await connect();
-  await client.query("create temp table c (id int, name text)");
+  await client.query("drop table if exists c; create table c (id int, name text)");
   const lines = Array.from({ length: 20000 }, (_, n) => `${n}\tname ${n}\n`);
   const into = client.query(copyFrom("copy c from stdin"));
   await pipeline(Readable.from(lines), into);
@@ -146,10 +146,11 @@ async function notifications() {
   const hears = await connect(), tells = await connect();
   await hears.query("listen news");
   for (const payload of ["one", "x".repeat(7000)]) {
-    const heard = once(hears, "notification");
+    const heard = once(hears, "notification", { signal: AbortSignal.timeout(5000) });
     await tells.query("select pg_notify('news', $1)", [payload]);
     const [message] = await heard;
-    say(message.channel, message.payload.length, message.processId === tells.processID);
+    say(message.channel, message.payload.length);
+    say("pid", message.processId === tells.processID);
   }
   await hears.end();
   await tells.end();
@@ -158,14 +159,21 @@ async function notifications() {
 async function cancelling() {
   const client = await connect(), watcher = await connect();
   const sleeping = failing(client.query("select pg_sleep(60)"));
-  const active = "select count(*)::int from pg_stat_activity where pid = $1 and wait_event = 'PgSleep'";
-  while ((await one(watcher, active, [client.processID])) === 0) await new Promise((done) => setTimeout(done, 10));
-  say(await one(watcher, "select pg_cancel_backend($1)", [client.processID]));
+  // By its text: the process is another one each time where connections are shared.
+  const asleep = async (action) => {
+    const active = `select ${action} from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database() and query = 'select pg_sleep(60)'`;
+    for (;;) {
+      const { rows } = await watcher.query({ text: active, rowMode: "array" });
+      if (rows.length > 0) return rows[0][0];
+      await new Promise((done) => setTimeout(done, 10));
+    }
+  };
+  say(await asleep("pg_cancel_backend(pid)"));
   say(await sleeping, await one(client, "select 1 as a"));
   // The protocol's own cancel, closed at once, as `client.cancel` does it.
   const query = client.query.bind(client);
   const again = failing(query("select pg_sleep(60)"));
-  while ((await one(watcher, active, [client.processID])) === 0) await new Promise((done) => setTimeout(done, 10));
+  await asleep("true");
   const socket = require("node:net").connect(client.port, client.host);
   const packet = Buffer.alloc(16);
   [16, 80877102, client.processID, client.secretKey].forEach((n, i) => packet.writeInt32BE(n, 4 * i));
@@ -173,6 +181,22 @@ async function cancelling() {
   say(await again, await one(client, "select 2 as a"));
   await client.end();
   await watcher.end();
+}
+
+async function beyondTheCache() {
+  const client = await connect();
+  const query = (n) => ({ name: `statement ${n}`, text: `select $1::int + ${n} as n`, values: [1] });
+  const sum = (answers) => answers.reduce((total, { rows }) => total + rows[0].n, 0);
+  for (let turn = 0; turn < 2; turn++) {
+    say("many", sum(await Promise.all(Array.from({ length: 400 }, (_, n) => client.query(query(n))))));
+  }
+  await client.query("begin");
+  say("in one transaction", sum(await Promise.all(Array.from({ length: 400 }, (_, n) => client.query(query(n))))));
+  say(await failing(client.query({ name: "broken", text: "select 1 / $1::int", values: [0] })));
+  await client.query("rollback");
+  say("again", await failing(client.query({ name: "broken", text: "select 1 / $1::int", values: [0] })));
+  say("again", sum([await client.query(query(7))]));
+  await client.end();
 }
 
 async function cursors() {
@@ -198,11 +222,18 @@ async function largeObjects() {
   await client.end();
 }
 
+async function heldCursors() {
+  const client = await connect();
+  await client.query("declare walk cursor with hold for select generate_series(1, 10) as n");
+  say("held", (await client.query("fetch 3 from walk")).rows, (await client.query("fetch 2 from walk")).rows);
+  await client.end();
+}
+
 async function pools() {
   const pool = new Pool({ connectionString: URL_, max: 8 });
   const answers = await Promise.all(Array.from({ length: 400 }, (_, n) => pool.query("select $1::int as n", [n])));
   say(answers.reduce((sum, r) => sum + r.rows[0].n, 0), pool.totalCount <= 8);
-  await pool.query("drop table things");
+  await pool.query("drop table things, c");
   await pool.end();
 }
 
@@ -225,13 +256,32 @@ async function ours(mirrorUrl) {
   await mirror.end();
 }
 
+// Another client of the same pool, with settings of its own: connections change hands.
+async function neighbour() {
+  const client = await connect();
+  for (;;) {
+    await client.query("set search_path = neighbour; set my.tenant = 'neighbour'");
+    await client.query("begin; select pg_sleep(0.003); commit");
+    await new Promise((done) => setTimeout(done, 3));
+    await client.query({ text: "select pg_sleep($1)", values: [0.003] });
+    await client.query("reset all");
+  }
+}
+
 async function main() {
   if (process.argv[3] === "ours") return ours(process.argv[4]);
-  for (const part of [startUp, values, statements, transactions, copying, notifications, cancelling, cursors, largeObjects, pools]) {
+  for (let n = 0; n < 2; n++) neighbour();
+  for (const part of [startUp, values, statements, transactions, copying, notifications, cancelling, cursors, largeObjects, beyondTheCache, heldCursors, pools]) {
     say("==", part.name);
-    await part();
+    try {
+      await part();
+    } catch (error) {
+      say("== failed", error.name, error.code, error.message);
+    }
   }
   say("== end");
+  // The neighbours, and what a part that failed has left open.
+  process.exit(0);
 }
 
 main().catch((error) => {

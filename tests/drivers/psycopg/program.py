@@ -10,13 +10,14 @@ import asyncio
 import datetime
 import decimal
 import ipaddress
+import os
 import sys
 import threading
 import time
 import uuid
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors, pq, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -63,7 +64,7 @@ def start_up():
             "application_name", "in_hot_standby", "default_transaction_read_only",
         ):
             say(name, conn.info.parameter_status(name))
-        say("real pid", conn.info.backend_pid == conn.execute("select pg_backend_pid()").fetchone()[0])
+        say("pid", conn.info.backend_pid == conn.execute("select pg_backend_pid()").fetchone()[0])
         say("status", conn.info.status.name, conn.info.transaction_status.name, conn.info.server_version)
         say("password used", conn.pgconn.used_password, "needed", conn.pgconn.needs_password)
     for mode in ("disable", "allow", "prefer"):
@@ -303,7 +304,7 @@ def transactions():
 
 def copying():
     with connect() as conn:
-        conn.execute("create temp table c (id int, name text, at timestamptz)")
+        conn.execute("drop table if exists c; create table c (id int, name text, at timestamptz)")
         with conn.cursor() as cursor:
             with cursor.copy("copy c from stdin") as copy:
                 for n in range(20_000):
@@ -365,25 +366,26 @@ def notifications():
         tells.execute("notify news, 'never'")
         tells.execute("rollback")
         tells.execute("notify news")
-        for heard in hears.notifies(timeout=20, stop_after=3):
-            say(heard.channel, len(heard.payload), heard.payload[:5], heard.pid == tells.info.backend_pid)
+        for heard in hears.notifies(timeout=5, stop_after=3):
+            say(heard.channel, len(heard.payload), heard.payload[:5])
+            say("pid", heard.pid == tells.info.backend_pid)
         hears.execute("unlisten *")
         tells.execute("notify news, 'two'")
         say("silence", list(hears.notifies(timeout=0.2)))
         hears.execute("listen self")
         hears.execute("notify self, 'me'")
-        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=20, stop_after=1)])
+        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=5, stop_after=1)])
 
 
 def cancelling():
     for name in ("cancel", "cancel_safe"):
         with connect(autocommit=True) as conn, connect(autocommit=True) as watcher:
-            pid = conn.info.backend_pid
 
             def when_asleep():
-                active = "select wait_event = 'PgSleep' from pg_stat_activity where pid = %s"
+                # By its text: the process is another one each time where connections are shared.
+                active = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database() and query = 'select pg_sleep(60)'"
                 deadline = time.monotonic() + 30
-                while time.monotonic() < deadline and watcher.execute(active, (pid,)).fetchone() != (True,):
+                while time.monotonic() < deadline and watcher.execute(active).fetchone() != (1,):
                     time.sleep(0.01)
                 getattr(conn, name)()
 
@@ -470,6 +472,47 @@ def pipelines():
             say("big", sum(len(cursor.fetchone()[0]) for cursor in big))
 
 
+def beyond_the_cache():
+    with connect(autocommit=True) as conn:
+        conn.prepared_max = None
+        texts = [f"select %s::int + {n}" for n in range(400)]
+        for _ in range(2):
+            say("many", sum(conn.execute(text, (1,), prepare=True).fetchone()[0] for text in texts))
+        with conn.pipeline():
+            cursors = [conn.execute(text, (2,), prepare=True) for text in reversed(texts)]
+            say("pipelined", sum(cursor.fetchone()[0] for cursor in cursors))
+        with conn.transaction():
+            say("in one transaction", sum(conn.execute(text, (3,), prepare=True).fetchone()[0] for text in texts))
+        conn.prepared_max = 3
+        say("a small cache", [conn.execute(f"select %s::int * {n}", (2,), prepare=True).fetchone()[0] for n in range(12)])
+
+
+def broken_pipelines():
+    """Errors at every place of a pipeline with several synchronisations, by libpq's own functions."""
+    with connect(autocommit=True) as conn:
+        pgconn = conn.pgconn
+        for broken in range(5):
+            pgconn.enter_pipeline_mode()
+            for n in range(4):
+                number = b"%d" % (0 if n == broken else n + 1)
+                pgconn.send_prepare(b"broken %d %d" % (broken, n), b"select 1 / $1::int")
+                pgconn.send_query_prepared(b"broken %d %d" % (broken, n), [number])
+                pgconn.send_query_params(b"select $1::int", [b"%d" % n])
+                pgconn.pipeline_sync()
+            answers, synchronised = [], 0
+            while synchronised < 4:
+                result = pgconn.get_result()
+                if result is None:
+                    continue
+                status = pq.ExecStatus(result.status)
+                synchronised += status == pq.ExecStatus.PIPELINE_SYNC
+                code = result.error_field(pq.DiagnosticField.SQLSTATE)
+                answers.append((status.name, result.get_value(0, 0), code))
+            pgconn.exit_pipeline_mode()
+            say(broken, answers)
+        say("usable", conn.execute("select %s::int", (5,), prepare=True).fetchone(), conn.info.transaction_status.name)
+
+
 async def asynchronous():
     async with await psycopg.AsyncConnection.connect(URL) as conn:
         async with conn.transaction(), conn.cursor() as cursor:
@@ -511,8 +554,12 @@ def session_state():
         conn.execute("set session characteristics as transaction read only")
         conn.execute("select pg_advisory_lock(42)")
     with connect() as conn:
-        say("next client", conn.execute("show transaction_read_only").fetchone(),
-            conn.execute("select pg_try_advisory_xact_lock(42)").fetchone())
+        # The server lets go of the lock when it has seen that its client has left.
+        deadline = time.monotonic() + 10
+        while not conn.execute("select pg_try_advisory_xact_lock(42)").fetchone()[0] and time.monotonic() < deadline:
+            conn.rollback()
+            time.sleep(0.01)
+        say("next client", conn.execute("show transaction_read_only").fetchone(), time.monotonic() < deadline)
 
 
 def ours(mirror_url):
@@ -543,21 +590,40 @@ def ours(mirror_url):
         say("console error", failing(lambda: conn.execute("select * from people"))[1])
 
 
+def neighbour():
+    """Another client of the same pool, with settings of its own: connections change hands."""
+    with connect(autocommit=True) as conn:
+        while True:
+            conn.execute("set search_path = neighbour; set my.x = 'neighbour'; set work_mem = '123kB'")
+            with conn.transaction():
+                conn.execute("select pg_sleep(0.003)")
+            time.sleep(0.003)
+            conn.execute("select pg_sleep(0.003)")
+            conn.execute("reset all")
+
+
 def main():
     if sys.argv[2:3] == ["ours"]:
         ours(sys.argv[3])
         return
+    for _ in range(2):
+        threading.Thread(target=neighbour, daemon=True).start()
     for part in (
         start_up, refusals, values, statements, errors_seen, transactions, copying, notifications, cancelling,
-        cursors, large_objects, pipelines, session_state,
+        cursors, large_objects, pipelines, beyond_the_cache, broken_pipelines, session_state,
     ):
         say("==", part.__name__)
-        part()
+        try:
+            part()
+        except Exception as error:
+            say("== failed", type(error).__name__, getattr(error, "sqlstate", None), str(error).split("\n")[0])
     say("== asynchronous")
     asyncio.run(asynchronous())
     with connect() as conn:
-        conn.execute("drop table people, visits")
+        conn.execute("drop table people, visits, c")
     say("== end")
+    # The neighbours are left where they are.
+    os._exit(0)
 
 
 main()
