@@ -113,13 +113,23 @@ fn note(tag: u8, body: Bytes, reported: &mut Vec<Reported>) -> Result<(), Failur
 
 /// Types that users have made have other numbers on another server: the server is left to infer
 /// them ("Parse": zero means unspecified).
-fn forget_user_types(parse: &mut [u8]) {
+pub(super) fn forget_user_types(parse: &mut [u8]) {
     let Some(types) = types_at(parse) else { return };
     for oid in parse[types..].chunks_exact_mut(4) {
-        if u32::from_be_bytes([oid[0], oid[1], oid[2], oid[3]]) >= FIRST_USER_OID {
+        if is_users(oid) {
             oid.fill(0);
         }
     }
+}
+
+/// Whether some type of a Parse message is one that users have made. `body` is what stands behind the name.
+pub(super) fn has_user_types(body: &[u8]) -> bool {
+    let types = cstring(body).and_then(|(_, rest)| rest.get(2..)).unwrap_or_default();
+    types.chunks_exact(4).any(is_users)
+}
+
+fn is_users(oid: &[u8]) -> bool {
+    u32::from_be_bytes([oid[0], oid[1], oid[2], oid[3]]) >= FIRST_USER_OID
 }
 
 /// Where the list of types begins in a Parse message.
@@ -138,7 +148,9 @@ mod tests {
         let mut parse = b"P\0\0\0\x19s\0select\0\0\x02".to_vec();
         parse.extend(23u32.to_be_bytes());
         parse.extend(16_400u32.to_be_bytes());
+        assert!(has_user_types(&parse[HEADER + 2..]));
         forget_user_types(&mut parse);
+        assert!(!has_user_types(&parse[HEADER + 2..]) && !has_user_types(b"no zero"));
         let types = &parse[parse.len() - 8..];
         assert_eq!(types, [0, 0, 0, 23, 0, 0, 0, 0]);
         forget_user_types(&mut b"P\0\0\0\x05s".to_vec());

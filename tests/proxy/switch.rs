@@ -4,17 +4,25 @@ use crate::fixture::{Fixture, Options};
 use crate::wire;
 use cloud_mirror::auth::Method;
 use cloud_mirror::base::{Epoch, Moment, Site};
+use cloud_mirror::config::{Pool, PoolMode};
 use cloud_mirror::lab::{SocketAuth, StopMode};
+use cloud_mirror::pool::Settings;
 use cloud_mirror::route::Door;
 use cloud_mirror::session::Verdict;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 async fn pair() -> Fixture {
+    pair_with(Settings::default()).await
+}
+
+async fn pair_with(pool: Settings) -> Fixture {
     let f = Fixture::start(Options {
         with_cloud: true,
         judge: Arc::new(|_| Verdict::Lost),
+        pool,
         ..Options::default()
     })
     .await;
@@ -48,6 +56,54 @@ async fn eventually_asleep(f: &Fixture) {
 
 fn code(error: &tokio_postgres::Error) -> String {
     error.code().map_or_else(|| format!("{error:?}"), |code| code.code().to_owned())
+}
+
+/// A value of an enumeration.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl ToSql for Label {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// The number of a type that a user has made is another one in the cloud, or another type's.
+#[tokio::test(flavor = "multi_thread")]
+async fn case_65_parameters_of_types_that_users_have_made_find_their_types_in_the_cloud() {
+    for mode in [PoolMode::Session, PoolMode::Transaction, PoolMode::Auto] {
+        let limits = Pool { mode, ..Pool::default() };
+        let f = pair_with(Settings { limits, ..Settings::default() }).await;
+        let make = "create type mood as enum ('happy', 'sad'); create table moods (m mood); grant all on moods to app";
+        f.local.sql("shop", make).await.unwrap();
+        let cloud = f.cloud.as_ref().unwrap();
+        cloud
+            .sql("shop_copy", "create type other as enum ('this', 'that'); create table more ()")
+            .await
+            .unwrap();
+        cloud.sql("shop_copy", make).await.unwrap();
+        let client = f.client().await;
+        let asked = client.prepare("select $1::mood").await.unwrap();
+        let mood = asked.params()[0].clone();
+        assert!(mood.oid() >= 16_384);
+        let insert = client.prepare_typed("insert into moods values ($1)", &[mood]).await.unwrap();
+        client.execute(&insert, &[&Label("happy")]).await.unwrap();
+        fail_over(&f);
+        client.execute(&insert, &[&Label("sad")]).await.unwrap();
+        let there = cloud.value("shop_copy", "select string_agg(m::text, ',') from moods").await.unwrap();
+        assert_eq!(there, "sad", "{mode:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

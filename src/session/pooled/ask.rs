@@ -221,7 +221,7 @@ impl Pooled {
             }
             side.walk.concerns_idle_links |= concerns_idle_links(text);
         }
-        let statement = if is_whole { Statement::of(body) } else { Statement::lost() };
+        let statement = if is_whole { Statement::of(body, side.has.site) } else { Statement::lost() };
         if name.is_empty() && self.deallocates(&statement.change, side) {
             return self.parse_deallocate(total, &statement, side);
         }
@@ -280,10 +280,11 @@ impl Pooled {
             self.note(batch, step, Act::Hidden);
         }
         put_close(side.patch, b'S', DROPPED);
-        Statement::of(b"SELECT 1\0\0\0").put_parse(side.patch, DROPPED);
+        let site = side.has.site;
+        Statement::of(b"SELECT 1\0\0\0", site).put_parse(side.patch, DROPPED, site);
         let step = side.ledger.on_client(b'P');
         let instead = Statement::deallocating(statement.change.clone().unwrap_or(Change::ResetAll));
-        instead.put_parse(side.patch, b"");
+        instead.put_parse(side.patch, b"", site);
         let (id, on_link) = (instead.id, Some(instead.id));
         side.has.unnamed = on_link;
         let former = self.names.set(b"", Some(instead));
@@ -403,7 +404,7 @@ impl Pooled {
         let step = side.ledger.on_client(b'P');
         self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
         side.has.unnamed = Some(statement.id);
-        statement.put_parse(side.patch, b"");
+        statement.put_parse(side.patch, b"", side.has.site);
         Sent::Instead(0)
     }
 
@@ -441,7 +442,8 @@ impl Pooled {
     fn discard_sequences(&mut self, side: &mut Side<'_>) {
         side.has.sequences = Sequences::Of(self.client);
         let batch = side.ledger.batch();
-        Statement::of(DISCARDING).put_parse(side.patch, DROPPED);
+        let site = side.has.site;
+        Statement::of(DISCARDING, site).put_parse(side.patch, DROPPED, site);
         side.patch.extend(BIND_AND_EXECUTE);
         put_close(side.patch, b'P', DROPPED);
         put_close(side.patch, b'S', DROPPED);
@@ -461,7 +463,7 @@ impl Pooled {
         let step = side.ledger.on_client(b'P');
         self.note(side.ledger.batch(), step, Act::HiddenParse { id: statement.id });
         side.has.statements.insert(statement.id, statement.weight());
-        statement.put_parse(side.patch, server_name(statement.id, &mut [0; 16]));
+        statement.put_parse(side.patch, server_name(statement.id, &mut [0; 16]), side.has.site);
     }
 
     fn make_room(&mut self, statement: &Statement, side: &mut Side<'_>) {

@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::settings::Settings;
 use super::stash::Owned;
-use crate::base::Moment;
+use crate::base::{Moment, Site};
 use crate::pool::Reports;
 use crate::session::walk::Reported;
 use crate::sys;
@@ -16,6 +16,8 @@ pub const UNKNOWN: u32 = 0;
 /// See the module.
 #[derive(Debug)]
 pub struct Has {
+    /// Where it leads.
+    pub site: Site,
     /// Prepared statements with names of ours.
     pub statements: Cache,
     /// The statement without a name.
@@ -67,8 +69,9 @@ impl Sequences {
 
 impl Has {
     /// Of a link that was just opened.
-    pub fn fresh(reported: &Reports, owned: Owned, leftover: Vec<u8>) -> Self {
+    pub fn fresh(site: Site, reported: &Reports, owned: Owned, leftover: Vec<u8>) -> Self {
         Self {
+            site,
             statements: Cache::default(),
             unnamed: None,
             settings: Settings::none(),
@@ -87,7 +90,7 @@ impl Has {
     /// Of a link that is nowhere.
     #[cfg(any(test, fuzzing))]
     pub fn of_test() -> Self {
-        Self::fresh(&Reports::default(), Owned::of_test(), Vec::new())
+        Self::fresh(Site::Local, &Reports::default(), Owned::of_test(), Vec::new())
     }
 
     /// After `DISCARD ALL`; `reported` at its start-up.

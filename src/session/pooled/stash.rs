@@ -293,7 +293,7 @@ impl Group {
         let Made { checkout, destination, .. } = made;
         self.room.replace(Some(checkout.lease.room()));
         let Ok(stream) = checkout.stream.attach() else { return };
-        let has = Has::fresh(checkout.lease.reported(), self.own(), checkout.leftover);
+        let has = Has::fresh(destination.site, checkout.lease.reported(), self.own(), checkout.leftover);
         let link = Linked {
             stream,
             site: destination.site,

@@ -6,7 +6,9 @@
 
 use super::super::memory::Change;
 use super::super::notice::{Notice, change_of, notice};
+use super::super::replay::{forget_user_types, has_user_types};
 use super::hash::{Seeded, hash};
+use crate::base::Site;
 use crate::observe::pooler::PreparedStatement;
 use crate::sql::footprint::{Footprint, footprint};
 use crate::wire::frame::{HEADER, cstring};
@@ -36,6 +38,8 @@ pub struct Statement {
     /// Its text was too long to be kept: it cannot be made on another link.
     pub is_lost: bool,
     is_retired: Cell<bool>,
+    /// Where its parameters' types have these numbers; they have others elsewhere.
+    made_at: Option<Site>,
 }
 
 #[derive(Debug, Default)]
@@ -47,9 +51,10 @@ struct Statements {
 }
 
 impl Statement {
-    /// The one for the body of a Parse message behind its name.
-    pub fn of(body: &[u8]) -> Rc<Statement> {
-        STATEMENTS.with_borrow_mut(|all| all.intern(body))
+    /// The one for the body of a Parse message behind its name, which a client has sent to a server at `site`.
+    pub fn of(body: &[u8], site: Site) -> Rc<Statement> {
+        let made_at = has_user_types(body).then_some(site);
+        STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at))
     }
 
     /// One whose text is not kept.
@@ -82,8 +87,8 @@ impl Statement {
         self.is_retired.set(true);
     }
 
-    /// Adds the Parse message that makes it on a server, under `name`.
-    pub fn put_parse(&self, out: &mut Vec<u8>, name: &[u8]) -> usize {
+    /// Adds the Parse message that makes it on a server at `site`, under `name`.
+    pub fn put_parse(&self, out: &mut Vec<u8>, name: &[u8], site: Site) {
         let start = out.len();
         let length = HEADER - 1 + name.len() + 1 + self.body.len();
         out.push(b'P');
@@ -91,7 +96,9 @@ impl Statement {
         out.extend(name);
         out.push(0);
         out.extend(&*self.body);
-        start
+        if self.made_at.is_some_and(|made_at| made_at != site) {
+            forget_user_types(&mut out[start..]);
+        }
     }
 }
 
@@ -131,17 +138,20 @@ pub fn is_server_name(name: &[u8]) -> bool {
 }
 
 impl Statements {
-    fn intern(&mut self, body: &[u8]) -> Rc<Statement> {
+    fn intern(&mut self, body: &[u8], made_at: Option<Site>) -> Rc<Statement> {
         let key = hash(body);
+        let is_same = |known: &&Rc<Statement>| {
+            *known.body == *body && known.made_at == made_at && !known.is_retired.get()
+        };
         if let Some(found) = self.by_hash.get(&key)
-            && let Some(known) = found.iter().find(|known| *known.body == *body && !known.is_retired.get())
+            && let Some(known) = found.iter().find(is_same)
         {
             return known.clone();
         }
         if self.bytes + body.len() > self.look_at.max(KEPT_BYTES) {
             self.forget_unused();
         }
-        let made = Rc::new(self.make(body));
+        let made = Rc::new(Statement { made_at, ..self.make(body) });
         self.bytes += body.len();
         self.by_hash.entry(key).or_default().push(made.clone());
         made
@@ -158,6 +168,7 @@ impl Statements {
             change,
             is_lost: false,
             is_retired: Cell::new(false),
+            made_at: None,
         }
     }
 
@@ -178,16 +189,33 @@ mod tests {
 
     #[test]
     fn one_text_is_one_statement_until_it_is_retired() {
-        let one = Statement::of(b"select 1\0\0\0");
-        assert!(Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\0")));
-        assert!(!Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\x01\0\0\0\x17")));
+        let of = |body: &[u8]| Statement::of(body, Site::Local);
+        let one = of(b"select 1\0\0\0");
+        assert!(Rc::ptr_eq(&one, &of(b"select 1\0\0\0")));
+        assert!(Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\0", Site::Cloud)));
+        assert!(!Rc::ptr_eq(&one, &of(b"select 1\0\0\x01\0\0\0\x17")));
         one.retire();
-        let next = Statement::of(b"select 1\0\0\0");
+        let next = of(b"select 1\0\0\0");
         assert_ne!(one.id, next.id);
         assert_eq!(next.text(), b"select 1");
         let mut out = Vec::new();
-        next.put_parse(&mut out, b"cm_9");
+        next.put_parse(&mut out, b"cm_9", Site::Local);
         assert_eq!(out, b"P\0\0\0\x14cm_9\0select 1\0\0\0");
+    }
+
+    #[test]
+    fn types_of_users_have_numbers_at_one_site_only() {
+        let body = b"select $1, $2\0\0\x02\0\0\0\x17\0\0\x40\x10";
+        let local = Statement::of(body, Site::Local);
+        assert!(Rc::ptr_eq(&local, &Statement::of(body, Site::Local)));
+        assert!(!Rc::ptr_eq(&local, &Statement::of(body, Site::Cloud)));
+        let types = |site| {
+            let mut out = b"before".to_vec();
+            local.put_parse(&mut out, b"s", site);
+            out[out.len() - 8..].to_vec()
+        };
+        assert_eq!(types(Site::Local), b"\0\0\0\x17\0\0\x40\x10");
+        assert_eq!(types(Site::Cloud), b"\0\0\0\x17\0\0\0\0");
     }
 
     #[test]
