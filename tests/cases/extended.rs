@@ -393,6 +393,45 @@ async fn case_40_discard_all_and_deallocate_all_forget_statements() {
 
 /// In the pooled modes they do not: what PREPARE has made keeps its name to itself.
 #[tokio::test(flavor = "multi_thread")]
+async fn case_41_execute_finds_what_the_protocol_has_prepared() {
+    let mut messages = vec![
+        parse("x", "select $1::int + 1", &[]),
+        parse("X y", "select 'in quotes'", &[]),
+        // Not there any more on a link that keeps 200.
+        sync(),
+    ];
+    let mut tags = "11Z".to_owned();
+    for n in 0..250 {
+        messages.push(parse(&format!("s{n}"), &format!("select {n}"), &[]));
+        tags.push('1');
+    }
+    messages.extend([
+        sync(),
+        query("execute x(41)"),
+        query("/* again */ EXECUTE X (41); select 'behind'"),
+        query("execute \"X y\""),
+        query("begin"),
+        query("execute s0"),
+        query("execute s1"),
+        query("execute x"),
+        query("execute s1"),
+        query("rollback"),
+        query("execute nobody"),
+        query("execute \"x y\""),
+        bind("", "x", &[Some("1")]),
+        execute("", 0),
+        sync(),
+        // In a batch, which the server skips.
+        bind("", "nobody", &[]),
+        query("execute s2"),
+        sync(),
+        query("execute s249"),
+    ]);
+    tags.push_str("ZTDCZTDCTDCZTDCZCZTDCZTDCZEZEZCZEZEZ2DCZEZTDCZ");
+    same(ALL, &send(&messages), &then_settled(&tags)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn case_41_prepare_and_parse_share_their_names() {
     let messages = [
         query("prepare x as select 'by sql'"),

@@ -256,10 +256,13 @@ impl Pooled {
 /// The number in a statement's name of ours, where an error is about a statement. How the name is
 /// quoted follows from the server's language.
 fn id_in(report: &Report) -> Option<u32> {
-    if !matches!(report.code().as_ref(), "26000" | "42P05" | "08P01") {
-        return None;
-    }
-    number_in(&report.message())
+    let is_about_it = match report.code().as_ref() {
+        "26000" | "42P05" | "08P01" => true,
+        // Parameters of EXECUTE.
+        "42601" => report.routine() == "EvaluateParams",
+        _ => false,
+    };
+    if is_about_it { number_in(&report.message()) } else { None }
 }
 
 fn number_in(message: &str) -> Option<u32> {

@@ -1,5 +1,6 @@
 //! What a client sends, made fit for the link that it happens to have.
 
+use super::execute::Executed;
 use super::has::{self, Sequences};
 use super::journal::Act;
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
@@ -163,6 +164,12 @@ impl Pooled {
         if others == Others::TakenAwayFirst {
             return Sent::Not(Stop::Later);
         }
+        let executed = if is_whole && !side.ledger.is_skipping() { self.executed(text) } else { None };
+        if let Some(executed) = &executed
+            && self.brings_first(executed, side.ledger, side.has)
+        {
+            return Sent::Not(Stop::Later);
+        }
         let n = side.ledger.on_client(b'Q');
         if side.ledger.is_skipping() {
             return Sent::Same;
@@ -187,6 +194,18 @@ impl Pooled {
             side.patch.extend((PREPARE_AND_DEALLOCATE.len() as u32 + 4).to_be_bytes());
             side.patch.extend(PREPARE_AND_DEALLOCATE);
             return Sent::Instead(total);
+        }
+        if let Some(Executed { name, statement }) = executed
+            && side.has.statements.uses(statement.id)
+        {
+            self.on_text(statement.text(), statement.footprint);
+            let mut room = [0; 16];
+            let own = server_name(statement.id, &mut room);
+            side.patch.push(b'Q');
+            side.patch.extend(((total - 1 - name.len() + own.len()) as u32).to_be_bytes());
+            side.patch.extend(&text[..name.start]);
+            side.patch.extend(own);
+            return Sent::Instead(HEADER + name.end);
         }
         if others == Others::TakenAwayNow && is_whole {
             self.hides_command_of = Some(n);
@@ -506,7 +525,7 @@ impl Pooled {
     }
 }
 
-fn put_close(out: &mut Vec<u8>, kind: u8, name: &[u8]) {
+pub(super) fn put_close(out: &mut Vec<u8>, kind: u8, name: &[u8]) {
     out.push(b'C');
     out.extend((name.len() as u32 + 6).to_be_bytes());
     out.push(kind);

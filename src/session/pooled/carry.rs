@@ -84,6 +84,10 @@ impl Relay {
             self.server_in.extend_from_slice(&bytes[read..]);
             return match progress {
                 Progress::Unfinished => None,
+                Progress::Brought => {
+                    self.look_again = true;
+                    None
+                }
                 Progress::Done => {
                     let mut out = BytesMut::new();
                     pooled.tell(has, &mut out);
@@ -203,6 +207,12 @@ impl Relay {
     /// Whether the link has to be made fit once more, now that it is known what the client wants.
     pub(in crate::session) fn prepare_again(&mut self) -> bool {
         let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return false };
+        if let Some(has) = &mut link.has
+            && let Some(bytes) = pooled.bring_now(&self.ledger, has)
+        {
+            self.to_server.push(&bytes);
+            return true;
+        }
         if !self.ledger.is_clean() {
             return false;
         }

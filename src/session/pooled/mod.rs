@@ -24,6 +24,7 @@ pub mod ask;
 pub mod auto;
 mod cache;
 mod carry;
+mod execute;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod habits;
@@ -52,6 +53,7 @@ use crate::pool::{CancelPointer, Reports, reset};
 use crate::route::RouteMap;
 use crate::sql::footprint::Footprint;
 use auto::Evidence;
+use execute::Bringing;
 use journal::{Act, Journal};
 use names::{Names, Spoken};
 use prepare::{Asker, Preparation};
@@ -93,6 +95,8 @@ pub struct Pooled {
     ticket: Option<Ticket>,
     /// The link is being made fit.
     preparation: Option<Preparation>,
+    /// A statement is being made on the link for a query.
+    bringing: Bringing,
     /// Where links have to lead.
     way: (Site, Epoch, u64),
     /// Links may be taken: the door is open.
@@ -168,6 +172,7 @@ impl Pooled {
             evidence: Evidence::default(),
             ticket: None,
             preparation: None,
+            bringing: Bringing::Nothing,
             way: map.way(),
             is_open: false,
             unnamed_in: 0,
@@ -297,7 +302,7 @@ impl Pooled {
 
     /// Whether the link is being made fit.
     pub fn is_preparing(&self) -> bool {
-        self.preparation.is_some()
+        self.preparation.is_some() || matches!(self.bringing, Bringing::Sent(_))
     }
 
     /// Reads what a link that is being made fit answers. Notifications in between are put into `news`
@@ -308,6 +313,9 @@ impl Pooled {
         has: &mut has::Has,
         news: &mut Vec<u8>,
     ) -> (usize, prepare::Progress) {
+        if matches!(self.bringing, Bringing::Sent(_)) {
+            return self.read_brought(bytes, has, news);
+        }
         let Some(preparation) = &mut self.preparation else { return (0, prepare::Progress::Done) };
         let (read, progress) = preparation.read(bytes, has, news);
         if !self.evidence.ties.has(ties::Ties::LISTEN) {
@@ -337,7 +345,7 @@ impl Pooled {
     /// Whether the client's next message has to wait for answers to earlier ones; when it has waited
     /// long enough, it is looked at again (`true` the second).
     pub fn waits(&mut self, ledger: &Ledger) -> (bool, bool) {
-        if self.waits && self.journal.has_before(ledger.batch()) {
+        if self.waits && (self.journal.has_before(ledger.batch()) || self.waits_to_bring(ledger)) {
             return (true, false);
         }
         (false, std::mem::take(&mut self.waits))
@@ -346,7 +354,7 @@ impl Pooled {
     /// Whether something holds the link beyond what the ledger knows.
     pub fn is_tied(&self) -> bool {
         !self.journal.is_empty()
-            || self.preparation.is_some()
+            || self.is_preparing()
             || self.evidence.is_asking()
             || self.waits
             || self.names.has_lost()
@@ -391,6 +399,7 @@ impl Pooled {
     pub fn on_link_lost(&mut self) {
         self.cancel.point_nowhere();
         self.preparation = None;
+        self.bringing = Bringing::Nothing;
         self.evidence = Evidence::default();
         self.wants_answers = false;
         self.waits = false;

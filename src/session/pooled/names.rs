@@ -58,6 +58,11 @@ impl Names {
         self.lost = 0;
     }
 
+    /// Whether there are some with names.
+    pub fn has_named(&self) -> bool {
+        !self.named.is_empty()
+    }
+
     /// All that have names.
     pub fn all(&self) -> impl Iterator<Item = &Rc<Statement>> {
         self.named.values()

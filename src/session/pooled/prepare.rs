@@ -47,6 +47,8 @@ pub enum Progress {
     Unfinished,
     /// The link is fit.
     Done,
+    /// The link has got a statement, or has not: what waited for it goes on.
+    Brought,
     /// These bytes have to be sent.
     Again(Vec<u8>),
     /// The server refused a setting.
