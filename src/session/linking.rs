@@ -41,12 +41,12 @@ enum NotMade {
 fn full(error: &PoolError, limit: Limit, wanted: &Wanted) -> NoLink {
     let hint = "Try again later, keep transactions shorter, or raise the limit.";
     let (code, message) = (sqlstate::TOO_MANY_CONNECTIONS, error.to_string());
-    match wanted.was_at {
-        None => {
+    match wanted.past {
+        Past::None => {
             let complaint = Complaint::fatal(code, message).detail(format!("{limit}.")).hint(hint);
             NoLink::Ended(complaint.to_bytes())
         }
-        Some(_) => {
+        Past::LoggedIn | Past::At(_) => {
             let detail = format!("{limit}. The statement was not executed.");
             NoLink::Refused(Complaint::error(code, message).detail(detail).hint(hint))
         }
@@ -69,20 +69,30 @@ pub struct Wanted {
     pub settings: Vec<String>,
     /// Parse messages to be made again.
     pub statements: Vec<Vec<u8>>,
-    /// Where the session was linked before: types of users have other numbers elsewhere.
-    pub was_at: Option<Site>,
+    /// What the session was before.
+    pub past: Past,
+}
+
+/// What a session that needs a link was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// It is being logged in.
+    None,
+    /// Logged in, with nothing that has to be made again.
+    LoggedIn,
+    /// Linked there: types of users have other numbers elsewhere.
+    At(Site),
 }
 
 impl Wanted {
     /// A first link: nothing to be made again.
     pub fn first(identity: super::Identity) -> Self {
-        Self { identity, settings: Vec::new(), statements: Vec::new(), was_at: None }
+        Self { identity, settings: Vec::new(), statements: Vec::new(), past: Past::None }
     }
 
     /// Another link for who has nothing to be made again on it.
     pub fn another(identity: super::Identity) -> Self {
-        // Any site will do: the point is that the client is logged in already.
-        Self { was_at: Some(Site::Local), ..Self::first(identity) }
+        Self { past: Past::LoggedIn, ..Self::first(identity) }
     }
 
     pub(super) fn of(session: &Session) -> Self {
@@ -91,7 +101,7 @@ impl Wanted {
             identity: session.identity.clone(),
             settings: memory.settings().map(str::to_owned).collect(),
             statements: memory.statements().map(<[u8]>::to_vec).collect(),
-            was_at: Some(session.last_site),
+            past: Past::At(session.last_site),
         }
     }
 }
@@ -149,10 +159,12 @@ impl super::Shared {
                 Door::Open | Door::Holding if is_halted => None,
                 Door::Closed { reason } => return Err(NoLink::Refused(no_writer(reason.clone()))),
                 Door::Open if self.routes.gate().is_open(sys::now()) => {
-                    let full_until = match wanted.was_at {
-                        Some(_) => *full_until.get_or_insert_with(|| sys::now() + FULL_WITHIN),
+                    let full_until = match wanted.past {
+                        Past::LoggedIn | Past::At(_) => {
+                            *full_until.get_or_insert_with(|| sys::now() + FULL_WITHIN)
+                        }
                         // At a log-in the server's word is passed on at once.
-                        None => Moment::default(),
+                        Past::None => Moment::default(),
                     };
                     match self.attempt(&map, &wanted, full_until).await? {
                         ControlFlow::Break(made) => return Ok(made),

@@ -1,6 +1,6 @@
 //! Making settings and prepared statements again on a new link.
 
-use super::linking::Wanted;
+use super::linking::{Past, Wanted};
 use super::walk::{Reported, keep_last};
 use crate::base::Site;
 use crate::sys::Socket;
@@ -43,7 +43,7 @@ impl Script {
         for statement in &wanted.statements {
             let start = script.bytes.len();
             script.bytes.extend(statement);
-            if wanted.was_at != Some(site) {
+            if wanted.past != Past::At(site) {
                 forget_user_types(&mut script.bytes[start..]);
             }
         }

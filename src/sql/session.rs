@@ -209,47 +209,36 @@ fn read_target_of_set(lexer: &mut Lexer<'_>) -> Result<Option<SetStatement>, Lex
         }
         word = next;
     }
-    let target = if word.is_word("ROLE") {
-        Target::Role
-    } else if word.is_word("TRANSACTION") {
+    let target = if word.is_word("TRANSACTION") {
         scope = Scope::Transaction;
-        Target::Transaction
+        Some(Target::Transaction)
     } else if word.is_word("CONSTRAINTS") {
         scope = Scope::Transaction;
-        Target::Constraints
-    } else if word.is_word("SESSION") {
-        // SET SESSION SESSION AUTHORIZATION, SET LOCAL SESSION AUTHORIZATION
-        match lexer.next_token()? {
-            Some(token) if token.is_word("AUTHORIZATION") => Target::SessionAuthorization,
-            _ => return Ok(None),
-        }
+        Some(Target::Constraints)
     } else {
-        match setting(word, lexer)? {
-            Some(name) => Target::Setting(name),
-            None => return Ok(None),
-        }
+        target(word, lexer)?
     };
-    Ok(Some(SetStatement { action: Action::Set, target, scope }))
+    Ok(target.map(|target| SetStatement { action: Action::Set, target, scope }))
 }
 
 fn read_target_of_reset(lexer: &mut Lexer<'_>) -> Result<Option<SetStatement>, LexError> {
     let Some(word) = lexer.next_token()? else { return Ok(None) };
-    let target = if word.is_word("ALL") {
-        Target::All
-    } else if word.is_word("ROLE") {
-        Target::Role
-    } else if word.is_word("SESSION") {
-        match lexer.next_token()? {
-            Some(token) if token.is_word("AUTHORIZATION") => Target::SessionAuthorization,
-            _ => return Ok(None),
-        }
-    } else {
-        match setting(word, lexer)? {
-            Some(name) => Target::Setting(name),
-            None => return Ok(None),
-        }
-    };
-    Ok(Some(SetStatement { action: Action::Reset, target, scope: Scope::Session }))
+    let target = if word.is_word("ALL") { Some(Target::All) } else { target(word, lexer)? };
+    Ok(target.map(|target| SetStatement { action: Action::Reset, target, scope: Scope::Session }))
+}
+
+/// What both SET and RESET can name.
+fn target(word: Token<'_>, lexer: &mut Lexer<'_>) -> Result<Option<Target>, LexError> {
+    if word.is_word("ROLE") {
+        return Ok(Some(Target::Role));
+    }
+    if word.is_word("SESSION") {
+        // SET SESSION SESSION AUTHORIZATION, SET LOCAL SESSION AUTHORIZATION
+        let next = lexer.next_token()?;
+        let is_authorization = next.is_some_and(|token| token.is_word("AUTHORIZATION"));
+        return Ok(is_authorization.then_some(Target::SessionAuthorization));
+    }
+    Ok(setting(word, lexer)?.map(Target::Setting))
 }
 
 /// The name of a setting that begins with `word`; words with a syntax of their own become the

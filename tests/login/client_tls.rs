@@ -30,14 +30,26 @@ async fn start(cluster: &Cluster, encryption: ClientEncryption) -> Front {
     Front::start(Settings::default(), encryption, cluster.party(Site::Local, "postgres")).await
 }
 
-#[tokio::test]
-async fn psql_gets_the_encryption_it_asks_for() {
+/// An authority, and our side of TLS with a certificate of it.
+fn localhost() -> (Authority, Arc<ClientTls>) {
     let authority = Authority::new();
     let identity = authority.sign("localhost");
-    let tls = Arc::new(
-        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
-            .unwrap(),
-    );
+    let files = (&identity.certificate_file, &identity.key_file);
+    let tls = ClientTls::from_files(files.0, files.1, &ClientAuthority::None).unwrap();
+    (authority, Arc::new(tls))
+}
+
+/// A front that offers TLS, and what it needs while it lives.
+async fn offering() -> (Authority, Cluster, Front) {
+    let (authority, tls) = localhost();
+    let cluster = Cluster::builder().start().await.unwrap();
+    let front = start(&cluster, ClientEncryption::Offered(tls)).await;
+    (authority, cluster, front)
+}
+
+#[tokio::test]
+async fn psql_gets_the_encryption_it_asks_for() {
+    let (authority, tls) = localhost();
     let cluster = Cluster::builder().start().await.unwrap();
     let never = start(&cluster, ClientEncryption::Never).await;
     let offered = start(&cluster, ClientEncryption::Offered(tls.clone())).await;
@@ -69,14 +81,7 @@ const STARTUP: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
 
 #[tokio::test]
 async fn case_05_direct_tls_must_name_the_protocol() {
-    let authority = Authority::new();
-    let identity = authority.sign("localhost");
-    let tls = Arc::new(
-        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
-            .unwrap(),
-    );
-    let cluster = Cluster::builder().start().await.unwrap();
-    let front = start(&cluster, ClientEncryption::Offered(tls)).await;
+    let (authority, _cluster, front) = offering().await;
     let server_tls = ServerTls::new(TlsMode::VerifyFull, Some(&authority.root())).unwrap();
     // The server's side of the handshake may end before it looks at ALPN, so the refusal may show
     // at the first read only.
@@ -97,14 +102,7 @@ async fn case_05_direct_tls_must_name_the_protocol() {
 
 #[tokio::test]
 async fn case_03_nothing_said_before_the_handshake_counts_behind_it() {
-    let authority = Authority::new();
-    let identity = authority.sign("localhost");
-    let tls = Arc::new(
-        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
-            .unwrap(),
-    );
-    let cluster = Cluster::builder().start().await.unwrap();
-    let front = start(&cluster, ClientEncryption::Offered(tls)).await;
+    let (_authority, _cluster, front) = offering().await;
     let mut stream = TcpStream::connect(("127.0.0.1", front.port)).await.unwrap();
     stream.write_all(&[b"\0\0\0\x08\x04\xd2\x16\x2f", STARTUP].concat()).await.unwrap();
     let mut heard = Vec::new();
@@ -115,14 +113,7 @@ async fn case_03_nothing_said_before_the_handshake_counts_behind_it() {
 
 #[tokio::test]
 async fn case_04_encryption_is_not_asked_for_inside_of_it() {
-    let authority = Authority::new();
-    let identity = authority.sign("localhost");
-    let tls = Arc::new(
-        ClientTls::from_files(&identity.certificate_file, &identity.key_file, &ClientAuthority::None)
-            .unwrap(),
-    );
-    let cluster = Cluster::builder().start().await.unwrap();
-    let front = start(&cluster, ClientEncryption::Offered(tls)).await;
+    let (authority, _cluster, front) = offering().await;
     let server_tls = ServerTls::new(TlsMode::VerifyFull, Some(&authority.root())).unwrap();
     for request in [b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x08\x04\xd2\x16\x30"] {
         let mut tcp = TcpStream::connect(("localhost", front.port)).await.unwrap();

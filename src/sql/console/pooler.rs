@@ -60,38 +60,36 @@ const STATS: &[Column] = &[
     numeric("avg_client_login_count"),
 ];
 
-const STATS_TOTALS: &[Column] = &[
-    text("database"),
-    numeric("server_assignment_count"),
-    numeric("xact_count"),
-    numeric("query_count"),
-    numeric("bytes_received"),
-    numeric("bytes_sent"),
-    numeric("xact_time"),
-    numeric("query_time"),
-    numeric("wait_time"),
-    numeric("client_parse_count"),
-    numeric("server_parse_count"),
-    numeric("bind_count"),
-    numeric("client_login_count"),
-];
+/// The columns of a table of totals, the last four named so.
+const fn stats(
+    client_parse_count: &'static str,
+    server_parse_count: &'static str,
+    bind_count: &'static str,
+    client_login_count: &'static str,
+) -> [Column; 13] {
+    [
+        text("database"),
+        numeric("server_assignment_count"),
+        numeric("xact_count"),
+        numeric("query_count"),
+        numeric("bytes_received"),
+        numeric("bytes_sent"),
+        numeric("xact_time"),
+        numeric("query_time"),
+        numeric("wait_time"),
+        numeric(client_parse_count),
+        numeric(server_parse_count),
+        numeric(bind_count),
+        numeric(client_login_count),
+    ]
+}
+
+const STATS_TOTALS: &[Column] =
+    &stats("client_parse_count", "server_parse_count", "bind_count", "client_login_count");
 
 /// The names are PgBouncer's: the first eight without `avg_`.
-const STATS_AVERAGES: &[Column] = &[
-    text("database"),
-    numeric("server_assignment_count"),
-    numeric("xact_count"),
-    numeric("query_count"),
-    numeric("bytes_received"),
-    numeric("bytes_sent"),
-    numeric("xact_time"),
-    numeric("query_time"),
-    numeric("wait_time"),
-    numeric("avg_client_parse_count"),
-    numeric("avg_server_parse_count"),
-    numeric("avg_bind_count"),
-    numeric("avg_client_login_count"),
-];
+const STATS_AVERAGES: &[Column] =
+    &stats("avg_client_parse_count", "avg_server_parse_count", "avg_bind_count", "avg_client_login_count");
 
 const TOTALS: &[Column] = &[text("name"), numeric("value")];
 
