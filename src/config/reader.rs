@@ -230,7 +230,11 @@ impl<'a> Section<'a> {
     ) -> Option<Found<Duration>> {
         let node = self.node(key)?;
         let example = format!("for example {key} = \"10s\" (units ms, s, m, h)");
-        match node.value {
+        let value = match node.value {
+            Value::Integer(0) => Value::Text("0".to_owned()),
+            value => value,
+        };
+        match value {
             Value::Text(text) => {
                 let Some(duration) = units::duration(&text) else {
                     let what = format!("{text:?} is no duration");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-/// Reads `250ms`, `10s`, `5m`, `1h`.
+/// Reads `250ms`, `10s`, `5m`, `1h`, and `0`, which needs no unit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
     let unit_ms = match unit.trim_start() {
+        "" if number == 0 => 1,
         "ms" => 1,
         "s" => 1_000,
         "m" | "min" => 60_000,
@@ -70,6 +71,7 @@ mod tests {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("10 s"), Some(Duration::from_secs(10)));
         assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(duration("0"), Some(Duration::ZERO));
         for wrong in
             ["", "10", "s", "1.5s", "-1s", "10 parsecs", "99999999999999999999s", "18446744073709551615h"]
         {
