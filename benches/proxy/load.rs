@@ -7,6 +7,7 @@ use crate::scenario::{Load, Script};
 use crate::server::{DATABASE, PASSWORD, Server};
 use crate::targets::{Login, Mode, Running, Target, Way};
 use anyhow::{Context, ensure};
+use std::path::Path;
 use std::process::Command;
 
 /// One turn of one target.
@@ -15,6 +16,8 @@ struct Turn {
     tps: f64,
     /// CPU seconds of the proxy for 100,000 transactions.
     cpu: Option<f64>,
+    /// Of one client's transactions, microseconds.
+    median_latency: Option<f64>,
 }
 
 /// Measures all targets, in turns.
@@ -28,7 +31,7 @@ pub fn measure(
     for target in targets {
         let target = Running::start(server, *target, load.login).with_context(|| target.name())?;
         let warm_up = if load.reconnects { "20" } else { "200" };
-        pgbench(server, load, &target, &["-t", warm_up])?;
+        pgbench(server, load, &target, &["-t", warm_up], None)?;
         running.push(target);
     }
     let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); running.len()];
@@ -45,13 +48,32 @@ pub fn measure(
 fn take_turn(server: &Server, load: &Load, target: &Running, seconds: u32) -> anyhow::Result<Turn> {
     let cpu = || target.pid().and_then(process::cpu);
     let before = cpu();
-    let (transactions, tps) = pgbench(server, load, target, &["-T", &seconds.to_string()])?;
+    let log = if load.clients == 1 { Some(tempfile::tempdir()?) } else { None };
+    let log = log.as_ref().map(|directory| directory.path());
+    let (transactions, tps) = pgbench(server, load, target, &["-T", &seconds.to_string()], log)?;
     let spent = cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
-    Ok(Turn { tps, cpu: spent.map(|spent| spent.as_secs_f64() * 1e5 / transactions) })
+    let cpu = spent.map(|spent| spent.as_secs_f64() * 1e5 / transactions);
+    Ok(Turn { tps, cpu, median_latency: log.map(median_of_log).transpose()?.flatten() })
 }
 
-/// Transactions and their number per second.
-fn pgbench(server: &Server, load: &Load, target: &Running, limit: &[&str]) -> anyhow::Result<(f64, f64)> {
+/// The third column of pgbench's log is a transaction's time in microseconds.
+fn median_of_log(directory: &Path) -> anyhow::Result<Option<f64>> {
+    let mut times = Vec::new();
+    for file in std::fs::read_dir(directory)? {
+        let text = std::fs::read_to_string(file?.path())?;
+        times.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
+    }
+    Ok(median(times.into_iter()))
+}
+
+/// Transactions and their number per second; a line for each in a file in `log`.
+fn pgbench(
+    server: &Server,
+    load: &Load,
+    target: &Running,
+    limit: &[&str],
+    log: Option<&Path>,
+) -> anyhow::Result<(f64, f64)> {
     let mut command = Command::new(server.program("pgbench"));
     command.args(["-n", "-M", load.protocol, "-c", &load.clients.to_string()]);
     if load.script == Script::SelectOnly {
@@ -63,6 +85,9 @@ fn pgbench(server: &Server, load: &Load, target: &Running, limit: &[&str]) -> an
     command.env("PGSSLMODE", if load.login == Login::Tls { "require" } else { "disable" });
     if load.reconnects {
         command.arg("-C");
+    }
+    if let Some(log) = log {
+        command.arg("--log").current_dir(log);
     }
     let done = command.output().context("cannot run pgbench")?;
     let (out, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
@@ -90,18 +115,28 @@ fn summary(targets: &[Target], turns: &[Vec<Turn>]) -> Measured {
             Some(Mode::Session) | None => None,
         };
         let peer = peer.or_else(|| bouncer(Mode::Session));
-        Row {
-            target: *target,
-            figures: vec![
-                Figure::new("tps", median(own.iter().map(|turn| turn.tps)), 0),
-                Figure::new("tps/direct", against(direct, |turn| Some(turn.tps)), 2),
-                Figure::new("tps/pgb", against(peer, |turn| Some(turn.tps)), 2),
-                Figure::new("CPU s/100k", median(cpus()), 2),
-                Figure::new("least", cpus().reduce(f64::min), 2),
-                Figure::new("CPU/pgb", against(peer, |turn| turn.cpu), 2),
-                Figure::new("CPU/floor", against(floor, |turn| turn.cpu), 2),
-            ],
+        // What the way through this one adds, against what the way through the relay does.
+        let added = || {
+            let turns = own.iter().zip(direct?).zip(floor?);
+            median(turns.filter_map(|((own, direct), floor)| {
+                let direct = direct.median_latency?;
+                Some((own.median_latency? - direct) / (floor.median_latency? - direct))
+            }))
+        };
+        let mut figures = vec![
+            Figure::new("tps", median(own.iter().map(|turn| turn.tps)), 0),
+            Figure::new("tps/direct", against(direct, |turn| Some(turn.tps)), 2),
+            Figure::new("tps/pgb", against(peer, |turn| Some(turn.tps)), 2),
+            Figure::new("CPU s/100k", median(cpus()), 2),
+            Figure::new("least", cpus().reduce(f64::min), 2),
+            Figure::new("CPU/pgb", against(peer, |turn| turn.cpu), 2),
+            Figure::new("CPU/floor", against(floor, |turn| turn.cpu), 2),
+        ];
+        if own.iter().any(|turn| turn.median_latency.is_some()) {
+            figures.push(Figure::new("p50 us", median(own.iter().filter_map(|t| t.median_latency)), 0));
+            figures.push(Figure::new("added/floor", added(), 2));
         }
+        Row { target: *target, figures }
     });
     Measured { rows: rows.collect() }
 }

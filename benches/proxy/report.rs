@@ -181,7 +181,7 @@ fn bars(scenario: &Scenario) -> Vec<(Target, &'static str, Bar)> {
             }
             bars
         }
-        Kind::Load(_) => Vec::new(),
+        Kind::Load(_) => vec![(tcp, "added/floor", Most(1.1))],
         Kind::Bulk(_) => vec![
             (tcp, "CPU/pgb", Most(0.65)),
             (tcp, "CPU/floor", Most(1.3)),

@@ -89,7 +89,8 @@ impl Scenario {
         add("tpcb-8".into(), "TPC-B-like, prepared protocol, 8 clients".into(), true, Kind::Load(load));
         for (name, login, how) in [
             ("connect", Login::Trust, "without a password"),
-            ("connect-scram", Login::Scram, "by SCRAM-SHA-256"),
+            ("connect-scram", Login::Scram, "by SCRAM-SHA-256, verifiers in a file"),
+            ("connect-scram-asked", Login::ScramAsked, "by SCRAM-SHA-256, verifiers asked for each time"),
             ("connect-tls", Login::Tls, "over TLS"),
         ] {
             let title = format!("select-only, a connection for each transaction {how}, 4 clients");

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::server::{DATABASE, ROLE, Server, TCP_ROLE};
 use anyhow::{Context, bail};
-use cloud_mirror::lab::Port;
+use cloud_mirror::lab::{Port, SUPERUSER};
 use nix::unistd::{User, chown, geteuid};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -56,8 +56,10 @@ pub enum Mode {
 pub enum Login {
     /// Without a proof.
     Trust,
-    /// By SCRAM-SHA-256.
+    /// By SCRAM-SHA-256, the verifiers in a file.
     Scram,
+    /// By SCRAM-SHA-256, the verifiers asked for at the server at each log-in.
+    ScramAsked,
     /// Without a proof, over TLS.
     Tls,
 }
@@ -251,7 +253,7 @@ impl Running {
     }
 
     fn answers(&self) -> anyhow::Result<()> {
-        if self.login == Login::Scram {
+        if matches!(self.login, Login::Scram | Login::ScramAsked) {
             // What is measured speaks it; here it is enough that somebody listens.
             std::net::TcpStream::connect(("127.0.0.1", self.port))?;
             return Ok(());
@@ -303,14 +305,12 @@ fn bouncer_command(
         Way::Tcp => "127.0.0.1".to_owned(),
         Way::Unix => server.socket_dir().display().to_string(),
     };
-    let users = directory.join("users.txt");
-    let secret = server.verifier();
-    fs::write(&users, format!("\"{ROLE}\" \"{secret}\"\n\"{TCP_ROLE}\" \"{secret}\"\n"))?;
+    let users = write_users(server, login, directory)?;
     let settings = directory.join("pgbouncer.ini");
     let server_port = server.port();
     let auth = match login {
         Login::Trust | Login::Tls => "trust",
-        Login::Scram => "scram-sha-256",
+        Login::Scram | Login::ScramAsked => "scram-sha-256",
     };
     let mut text = format!(
         "[databases]\n\
@@ -333,6 +333,9 @@ fn bouncer_command(
         mode.word(),
         mode.pool_size(),
     );
+    if login == Login::ScramAsked {
+        text += &format!("auth_user = {SUPERUSER}\n");
+    }
     if pgbouncer_prepares() {
         text += "max_prepared_statements = 200\n";
     }
@@ -360,6 +363,21 @@ fn bouncer_command(
     Ok(command)
 }
 
+/// A file in PgBouncer's form. It has the roles of the clients only where they are not asked for.
+fn write_users(server: &Server, login: Login, directory: &Path) -> anyhow::Result<PathBuf> {
+    let path = directory.join("users.txt");
+    let secret = server.verifier();
+    let text = match login {
+        Login::ScramAsked => format!("\"{SUPERUSER}\" \"\"\n"),
+        Login::Trust | Login::Scram | Login::Tls => {
+            format!("\"{ROLE}\" \"{secret}\"\n\"{TCP_ROLE}\" \"{secret}\"\n")
+        }
+    };
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(path)
+}
+
 fn our_command(
     binary: &Path,
     server: &Server,
@@ -376,8 +394,11 @@ fn our_command(
     }
     command.args(match login {
         Login::Trust | Login::Tls => ["--auth", "trust"],
-        Login::Scram => ["--auth", "scram-sha-256"],
+        Login::Scram | Login::ScramAsked => ["--auth", "scram-sha-256"],
     });
+    if login == Login::Scram {
+        command.env("CLOUD_MIRROR__AUTH__FILE", write_users(server, login, directory)?);
+    }
     if login == Login::Tls {
         let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
         fs::write(&cert, server.certificate())?;
