@@ -14,7 +14,6 @@ use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Statement};
-use tokio_util::task::AbortOnDropHandle;
 
 /// Says where verifiers are read: the active writer, which changes at a failover.
 pub trait VerifierSource: Send + Sync {
@@ -63,8 +62,6 @@ pub struct Verifiers {
     source: Arc<dyn VerifierSource>,
     timeout: Duration,
     events: Events,
-    /// Where connections of ours live, whoever asks.
-    runtime: tokio::runtime::Handle,
     kept: tokio::sync::Mutex<Option<Kept>>,
     /// Bounded by the number of roles: only existing ones are put in.
     last_seen: Mutex<HashMap<RoleName, Seen>>,
@@ -161,14 +158,14 @@ const MEMBERSHIPS: &str = "WITH RECURSIVE of(oid) AS (\
     SELECT r.rolname::text FROM of JOIN pg_catalog.pg_roles r USING (oid)";
 
 impl Verifiers {
-    /// Asks the party that `source` names, waiting at most `timeout` for each answer. Call it on the
-    /// control runtime.
+    /// Asks the party that `source` names, waiting at most `timeout` for each answer. The kept
+    /// connection lives on the runtime of who asked first: a data thread's, so that a question from
+    /// there wakes no other thread.
     pub fn new(source: Arc<dyn VerifierSource>, timeout: Duration, events: Events) -> Self {
         Self {
             source,
             timeout,
             events,
-            runtime: tokio::runtime::Handle::current(),
             kept: tokio::sync::Mutex::default(),
             last_seen: Mutex::default(),
             answering: Mutex::new(Answering::Yes),
@@ -296,13 +293,9 @@ impl Verifiers {
             Lookup::Catalog => SESSION_OPTIONS,
             Lookup::Query(_) => "",
         };
-        let (party, timeout) = (party.clone(), self.timeout);
-        let connecting = self
-            .runtime
-            .spawn(async move { party.control_with(options, "cloud-mirror auth", timeout).await });
-        let client = AbortOnDropHandle::new(connecting)
+        let client = party
+            .control_with(options, "cloud-mirror auth", self.timeout)
             .await
-            .map_err(|_| ("the proxy is shutting down".to_owned(), Retry::Never))?
             .map_err(|e| (e.to_string(), Retry::Safe))?;
         let asker =
             Arc::new(Asker { client, has_answered: AtomicBool::new(false), statement: OnceCell::new() });

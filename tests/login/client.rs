@@ -125,7 +125,7 @@ async fn an_md5_role_is_told_what_to_run_and_that_helps() {
 async fn the_last_seen_verifier_serves_while_the_server_is_away() {
     let cluster = Cluster::builder().start().await.unwrap();
     let settings = Settings {
-        lookup_timeout: Duration::from_millis(500),
+        lookup_timeout: SOON,
         hold_timeout: Duration::from_millis(500),
         ..Settings::default()
     };
@@ -148,7 +148,7 @@ async fn the_last_seen_verifier_serves_while_the_server_is_away() {
 #[tokio::test]
 async fn a_log_in_of_an_unseen_role_is_held_until_a_server_answers() {
     let cluster = Cluster::builder().start().await.unwrap();
-    let settings = Settings { lookup_timeout: Duration::from_millis(200), ..Settings::default() };
+    let settings = Settings { lookup_timeout: SOON, ..Settings::default() };
     let front = front(&cluster, settings).await;
     cluster.create_role("joe", "pw", "").await.unwrap();
     cluster.stop(StopMode::Fast).await.unwrap();
