@@ -28,7 +28,7 @@ pub use crate::config::hba::AuthMethod as Method;
 pub use approach::{Approach, Channel, TlsChannel};
 pub use authenticator::{AuthError, Authenticated, Authenticator, Door};
 pub use client_tls::{ClientAuthority, ClientEncryption, ClientTls, ClientTlsError};
-pub use opening::{Begun, Handshake, OpenError, Opened, begin, open};
+pub use opening::{OpenError, Opened, open};
 pub use plan::{MayLogIn, Role, StoredPassword};
 pub use proxied::TrustedProxies;
 pub use settings::{Settings, StaticSecret, StaticUser};

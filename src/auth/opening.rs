@@ -4,13 +4,12 @@ use super::approach::{Approach, Channel};
 use super::client_tls::{ClientEncryption, ClientTls};
 use super::proxied::{TrustedProxies, source_of};
 use crate::base::sqlstate;
-use crate::sys::{Detached, Peer, Socket};
+use crate::sys::{Peer, Socket};
 use crate::wire::message::Complaint;
 use crate::wire::proxy::ProxyError;
 use crate::wire::startup::{Opening, Refusal, Request, Startup};
 use bytes::{Bytes, BytesMut};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -78,81 +77,8 @@ pub async fn open(
     proxies: &TrustedProxies,
     timeout: Duration,
 ) -> Result<Opened, OpenError> {
-    match begin(socket, encryption, proxies, timeout).await? {
-        Begun::Opened(opened) => Ok(*opened),
-        Begun::Handshake(handshake) => handshake.run(timeout).await,
-    }
-}
-
-/// How far a connection comes without much work.
-#[derive(Debug)]
-pub enum Begun {
-    /// The client wants no TLS.
-    Opened(Box<Opened>),
-    /// It does.
-    Handshake(Handshake),
-}
-
-/// A TLS handshake that is due. It costs more than all the rest of a log-in: to be run where nobody
-/// waits for the thread.
-#[derive(Debug)]
-pub struct Handshake {
-    tcp: Detached,
-    approach: Approach,
-    tls: Arc<ClientTls>,
-    /// What a direct one began with; `None` where the client asked first.
-    already_read: Option<Bytes>,
-}
-
-/// The part of [`open`] before TLS.
-pub async fn begin(
-    socket: Socket,
-    encryption: &ClientEncryption,
-    proxies: &TrustedProxies,
-    timeout: Duration,
-) -> Result<Begun, OpenError> {
-    within(timeout, begun(socket, encryption, proxies)).await
-}
-
-async fn within<T>(
-    timeout: Duration,
-    work: impl Future<Output = Result<T, OpenError>>,
-) -> Result<T, OpenError> {
-    tokio::time::timeout(timeout, work).await.unwrap_or(Err(OpenError::Timeout(timeout)))
-}
-
-impl Handshake {
-    /// Does it, and reads what the client wants inside TLS, within `timeout`.
-    pub async fn run(self, timeout: Duration) -> Result<Opened, OpenError> {
-        within(timeout, self.encrypted()).await
-    }
-
-    async fn encrypted(self) -> Result<Opened, OpenError> {
-        let Handshake { tcp, mut approach, tls, already_read } = self;
-        let Socket::Tcp(mut tcp) = tcp.attach().map_err(OpenError::Gone)? else {
-            return Err(OpenError::NotOurs("TLS is for TCP only"));
-        };
-        let mut socket = match already_read {
-            Some(already_read) => tls.accept_direct(tcp, already_read).await,
-            None => {
-                tcp.write_all(b"S").await.map_err(OpenError::Gone)?;
-                tls.accept_asked(tcp).await
-            }
-        }
-        .map_err(OpenError::Tls)?;
-        approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
-        let mut opening = Opening::inside_tls();
-        match next(&mut socket, &mut opening).await? {
-            Request::Cancel { pid, secret } => Ok(Opened::Cancel { socket, pid, secret }),
-            Request::Start(startup) => {
-                let buffered = BytesMut::from(opening.into_rest().as_slice());
-                Ok(Opened::Session { socket, approach, startup, buffered })
-            }
-            Request::Ssl | Request::GssEnc | Request::DirectTls => {
-                Err(OpenError::NotOurs("encryption was asked for inside TLS"))
-            }
-        }
-    }
+    let opening = opened(socket, encryption, proxies);
+    tokio::time::timeout(timeout, opening).await.unwrap_or(Err(OpenError::Timeout(timeout)))
 }
 
 /// The next thing that the client asks for.
@@ -175,11 +101,11 @@ async fn next(socket: &mut Socket, opening: &mut Opening) -> Result<Request, Ope
     }
 }
 
-async fn begun(
+async fn opened(
     mut socket: Socket,
     encryption: &ClientEncryption,
     proxies: &TrustedProxies,
-) -> Result<Begun, OpenError> {
+) -> Result<Opened, OpenError> {
     let mut approach = Approach::in_clear(socket.peer());
     if proxies.include(approach.peer) {
         approach.peer = source_of(&mut socket).await?;
@@ -189,10 +115,10 @@ async fn begun(
         let request = next(&mut socket, &mut opening).await?;
         let is_tcp = matches!(socket, Socket::Tcp(_));
         match (request, encryption.tls().filter(|_| is_tcp)) {
-            (Request::Ssl, Some(tls)) => return handshake(socket, approach, tls, None),
+            (Request::Ssl, Some(tls)) => return encrypted(socket, approach, tls, None).await,
             (Request::DirectTls, Some(tls)) => {
                 let already_read = Bytes::from(opening.into_rest());
-                return handshake(socket, approach, tls, Some(already_read));
+                return encrypted(socket, approach, tls, Some(already_read)).await;
             }
             (Request::DirectTls, None) => {
                 return Err(OpenError::NotOurs("direct TLS, but TLS is not configured"));
@@ -201,9 +127,7 @@ async fn begun(
                 socket.write_all(b"N").await.map_err(OpenError::Gone)?;
                 opening.declined();
             }
-            (Request::Cancel { pid, secret }, _) => {
-                return Ok(Begun::Opened(Box::new(Opened::Cancel { socket, pid, secret })));
-            }
+            (Request::Cancel { pid, secret }, _) => return Ok(Opened::Cancel { socket, pid, secret }),
             (Request::Start(startup), _) => {
                 if is_tcp && matches!(encryption, ClientEncryption::Required(_)) {
                     let complaint =
@@ -212,20 +136,41 @@ async fn begun(
                     return Err(refuse(&mut socket, complaint).await);
                 }
                 let buffered = BytesMut::from(opening.into_rest().as_slice());
-                return Ok(Begun::Opened(Box::new(Opened::Session { socket, approach, startup, buffered })));
+                return Ok(Opened::Session { socket, approach, startup, buffered });
             }
         }
     }
 }
 
-fn handshake(
+/// The handshake, and what the client wants inside TLS. `already_read` is what a direct one began
+/// with; `None` where the client asked first.
+async fn encrypted(
     socket: Socket,
-    approach: Approach,
-    tls: &Arc<ClientTls>,
+    mut approach: Approach,
+    tls: &ClientTls,
     already_read: Option<Bytes>,
-) -> Result<Begun, OpenError> {
-    let tcp = socket.detach().map_err(OpenError::Gone)?;
-    Ok(Begun::Handshake(Handshake { tcp, approach, tls: tls.clone(), already_read }))
+) -> Result<Opened, OpenError> {
+    let Socket::Tcp(mut tcp) = socket else { return Err(OpenError::NotOurs("TLS is for TCP only")) };
+    let mut socket = match already_read {
+        Some(already_read) => tls.accept_direct(tcp, already_read).await,
+        None => {
+            tcp.write_all(b"S").await.map_err(OpenError::Gone)?;
+            tls.accept_asked(tcp).await
+        }
+    }
+    .map_err(OpenError::Tls)?;
+    approach.channel = Channel::Tls(Box::new(tls.channel(&socket)));
+    let mut opening = Opening::inside_tls();
+    match next(&mut socket, &mut opening).await? {
+        Request::Cancel { pid, secret } => Ok(Opened::Cancel { socket, pid, secret }),
+        Request::Start(startup) => {
+            let buffered = BytesMut::from(opening.into_rest().as_slice());
+            Ok(Opened::Session { socket, approach, startup, buffered })
+        }
+        Request::Ssl | Request::GssEnc | Request::DirectTls => {
+            Err(OpenError::NotOurs("encryption was asked for inside TLS"))
+        }
+    }
 }
 
 async fn refuse(socket: &mut Socket, complaint: Complaint) -> OpenError {

@@ -6,7 +6,7 @@ use super::listen::Listener;
 use super::threads::{self, DataThreads};
 use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
-    Approach, Authenticated, Authenticator, Begun, ClientEncryption, Door, Opened, TrustedProxies, begin,
+    Approach, Authenticated, Authenticator, ClientEncryption, Door, Opened, TrustedProxies, open,
 };
 use crate::backend::Login;
 use crate::base::{Privilege, sqlstate};
@@ -170,42 +170,20 @@ impl Front {
         threads::beat();
         let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
-        let failed = |error| tracing::debug!(event = "serve.opening_failed", %error);
-        match begin(socket, &encryption, &proxies, within).await {
-            Ok(Begun::Opened(opened)) => match *opened {
-                Opened::Session { socket, approach, startup, buffered } => {
-                    self.log_in(socket, approach, startup, buffered, arrival).await;
-                }
-                Opened::Cancel { socket, pid, secret } => {
-                    let Ok(socket) = socket.detach() else { return };
-                    let control = self.shared.control.clone();
-                    control.spawn(async move {
-                        if let Ok(socket) = socket.attach() {
-                            self.cancel(socket, pid, &secret).await;
-                        }
-                    });
-                }
-            },
-            Ok(Begun::Handshake(handshake)) => {
+        match open(socket, &encryption, &proxies, within).await {
+            Ok(Opened::Session { socket, approach, startup, buffered }) => {
+                self.log_in(socket, approach, startup, buffered, arrival).await;
+            }
+            Ok(Opened::Cancel { socket, pid, secret }) => {
+                let Ok(socket) = socket.detach() else { return };
                 let control = self.shared.control.clone();
                 control.spawn(async move {
-                    match handshake.run(within).await {
-                        Ok(opened) => self.go_on(opened, arrival).await,
-                        Err(error) => failed(error),
+                    if let Ok(socket) = socket.attach() {
+                        self.cancel(socket, pid, &secret).await;
                     }
                 });
             }
-            Err(error) => failed(error),
-        }
-    }
-
-    /// Behind a handshake, on the control runtime.
-    async fn go_on(self: Arc<Self>, opened: Opened, arrival: Arrival) {
-        match opened {
-            Opened::Session { socket, approach, startup, buffered } => {
-                self.log_in(socket, approach, startup, buffered, arrival).await;
-            }
-            Opened::Cancel { socket, pid, secret } => self.cancel(socket, pid, &secret).await,
+            Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
         }
     }
 
