@@ -1,8 +1,8 @@
-//! Listeners, log-ins, and the handover of an authenticated socket to its data thread.
+//! Listeners, log-ins, and the data threads on which both they and the sessions run.
 //!
-//! Log-ins run on the control runtime: what a stranger sends is read there, with deadlines, and
-//! costs the data threads nothing. [`Front::serve`] takes connections until it is told to stop;
-//! [`login`] follows one of them to its thread. Sessions themselves belong to the room `session`,
+//! What a stranger sends is read with deadlines, and connections are let in one for each round that
+//! all others make, so that a storm of them costs those who are there little. [`Front::serve`] takes
+//! connections until it is told to stop; [`login`] follows one of them to its session. Sessions themselves belong to the room `session`,
 //! the console to `admin`.
 
 mod arrivals;
