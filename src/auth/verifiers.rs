@@ -293,10 +293,9 @@ impl Verifiers {
             Lookup::Catalog => SESSION_OPTIONS,
             Lookup::Query(_) => "",
         };
-        let client = party
-            .control_with(options, "cloud-mirror auth", self.timeout)
-            .await
-            .map_err(|e| (e.to_string(), Retry::Safe))?;
+        // In a box: it is rare and takes more room than the rest of a log-in.
+        let connecting = Box::pin(party.control_with(options, "cloud-mirror auth", self.timeout));
+        let client = connecting.await.map_err(|e| (e.to_string(), Retry::Safe))?;
         let asker =
             Arc::new(Asker { client, has_answered: AtomicBool::new(false), statement: OnceCell::new() });
         *kept = Some(Kept { of: wanted, asker: asker.clone() });

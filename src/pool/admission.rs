@@ -2,8 +2,8 @@
 
 use crate::base::sqlstate;
 use crate::config::Pool;
+use crate::sys::Map;
 use crate::wire::message::Complaint;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The clients that are in. Cheap to clone.
@@ -13,8 +13,8 @@ pub struct Admission(Arc<Mutex<Counts>>);
 #[derive(Debug, Default)]
 struct Counts {
     all: u32,
-    databases: HashMap<Vec<u8>, u32>,
-    users: HashMap<String, u32>,
+    databases: Map<Vec<u8>, u32>,
+    users: Map<String, u32>,
 }
 
 /// A client that counts until this is dropped.
@@ -104,7 +104,7 @@ impl Drop for Admitted {
     }
 }
 
-fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+fn less<K: std::hash::Hash + Eq>(counts: &mut Map<K, u32>, key: &K) {
     let Some(count) = counts.get_mut(key) else { return };
     *count -= 1;
     if *count == 0 {

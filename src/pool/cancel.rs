@@ -1,8 +1,7 @@
 //! From the cancel key a client has to the back end it means.
 
 use crate::backend::{self, Endpoint};
-use crate::sys;
-use std::collections::HashMap;
+use crate::sys::{self, Map};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -65,7 +64,7 @@ type Key = (i32, Vec<u8>);
 
 /// All clients' cancel keys. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Cancels(Arc<Mutex<HashMap<Key, Slot>>>);
+pub struct Cancels(Arc<Mutex<Map<Key, Slot>>>);
 
 /// A client's key, as long as its session lives.
 #[derive(Debug)]

@@ -10,10 +10,9 @@ use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
 use crate::config::{self, Tuning};
 use crate::observe::links::{LinkOrigin, LinkState, Links};
-use crate::sys::{self, Detached};
+use crate::sys::{self, Detached, Map};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -118,13 +117,13 @@ pub struct Pool(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     settings: ArcSwap<Settings>,
     pub(super) runtime: Handle,
-    groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
+    groups: Mutex<Map<GroupKey, Arc<Group>>>,
     seats: Seats,
     links: Links,
     /// Permits for links that are being opened, by site.
     opening: [Arc<Semaphore>; 2],
     /// Roles that a Unix socket has refused, and when.
-    refused: Mutex<HashMap<(String, Address), Moment>>,
+    refused: Mutex<Map<(String, Address), Moment>>,
     in_use: Arc<AtomicU64>,
     /// Of those in use: links that are being reset.
     pub(super) returning: Arc<AtomicU64>,
@@ -418,7 +417,7 @@ impl Pool {
         group
     }
 
-    fn groups(&self) -> std::sync::MutexGuard<'_, HashMap<GroupKey, Arc<Group>>> {
+    fn groups(&self) -> std::sync::MutexGuard<'_, Map<GroupKey, Arc<Group>>> {
         self.0.groups.lock().expect("no holder of the groups panics")
     }
 

@@ -8,7 +8,8 @@
 use super::group::GroupKey;
 use crate::base::{Moment, Site};
 use crate::config::Rules;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::sys::Map;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 /// A limit that is reached, and how many it allows.
@@ -51,9 +52,9 @@ struct Entry {
 /// Seats taken and waited for.
 #[derive(Debug, Default)]
 pub struct Book {
-    pools: HashMap<GroupKey, Entry>,
-    databases: HashMap<(Site, Vec<u8>), u32>,
-    users: HashMap<(Site, String), u32>,
+    pools: Map<GroupKey, Entry>,
+    databases: Map<(Site, Vec<u8>), u32>,
+    users: Map<(Site, String), u32>,
     last_ticket: u64,
 }
 
@@ -216,7 +217,7 @@ impl Book {
     }
 }
 
-fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+fn less<K: std::hash::Hash + Eq>(counts: &mut Map<K, u32>, key: &K) {
     let count = counts.get_mut(key).expect("a taken seat is in the book");
     *count -= 1;
     if *count == 0 {

@@ -24,6 +24,7 @@ use crate::wire::startup::Startup;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
@@ -253,7 +254,8 @@ impl Front {
         };
         let entry = self.shared.clients.enter(origin(&socket, approach.peer, &startup, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
-        let link = first_link(&self.shared, &identity, startup.replication);
+        let shared = self.shared.clone();
+        let link = pin!(first_link(&shared, &identity, startup.replication));
         let newcomer = Newcomer { startup, entry, admitted };
         let began = sys::now();
         let waited = waiting::wait(&mut socket, &mut buffered, link, limits.query_wait_notify).await;

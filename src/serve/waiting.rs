@@ -5,6 +5,7 @@ use crate::session::{self, NoLink};
 use crate::sys::Socket;
 use crate::wire::message;
 use bytes::BytesMut;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
@@ -32,11 +33,10 @@ pub enum Waited<T> {
 pub async fn wait<T>(
     socket: &mut Socket,
     buffered: &mut BytesMut,
-    link: impl Future<Output = Result<T, NoLink>>,
+    mut link: Pin<&mut impl Future<Output = Result<T, NoLink>>>,
     notify: Option<Duration>,
 ) -> Waited<T> {
     let mut greeted = Greeted::No;
-    let mut link = std::pin::pin!(link);
     let mut notice = std::pin::pin!(async {
         match notify {
             Some(after) => tokio::time::sleep(after).await,

@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod file;
+mod hash;
 mod limits;
 mod machine;
 mod manager;
@@ -13,6 +14,7 @@ mod socket;
 mod unix;
 
 pub use clock::{boot_id, now};
+pub use hash::{Map, hash};
 pub use limits::raise_open_files;
 pub use machine::{networks, user_name};
 pub use manager::{Passed, notify_manager, notify_reloading, passed_sockets};

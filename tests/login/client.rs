@@ -124,11 +124,8 @@ async fn an_md5_role_is_told_what_to_run_and_that_helps() {
 #[tokio::test]
 async fn the_last_seen_verifier_serves_while_the_server_is_away() {
     let cluster = Cluster::builder().start().await.unwrap();
-    let settings = Settings {
-        lookup_timeout: SOON,
-        hold_timeout: Duration::from_millis(500),
-        ..Settings::default()
-    };
+    let settings =
+        Settings { lookup_timeout: SOON, hold_timeout: Duration::from_millis(500), ..Settings::default() };
     let front = front(&cluster, settings).await;
     cluster.create_role("joe", "pw", "").await.unwrap();
     gets_in(front.port, "joe", "pw").await;

@@ -15,15 +15,14 @@
 use super::Pooled;
 use super::habits::Watching;
 use super::has::Has;
-use super::hash::Seeded;
 use super::linger::Linger;
 use super::probe::{Answer, Found, Probe, collect_calls, collect_names};
 use super::ties::Ties;
 use crate::config::PoolMode;
 use crate::session::memory::{Memory, Tie};
 use crate::sql::footprint::{Footprint, shape};
+use crate::sys::Map;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -40,7 +39,7 @@ const ASKED_WITHIN: u32 = 16;
 
 thread_local! {
     /// How often suspect texts were seen after nothing was found behind them.
-    static HARMLESS: RefCell<HashMap<u64, u32, Seeded>> = RefCell::default();
+    static HARMLESS: RefCell<Map<u64, u32>> = RefCell::default();
 }
 
 /// What is known and what is not.

@@ -4,8 +4,7 @@
 //! came by stays for another round, who was not goes. That is nearly "least recently used" and
 //! costs a use no more than setting a mark.
 
-use super::hash::Seeded;
-use std::collections::HashMap;
+use crate::sys::Map;
 
 /// The most bytes of statements on one link.
 const BYTES_MAX: usize = 8 << 20;
@@ -21,7 +20,7 @@ struct Slot {
 #[derive(Debug, Default)]
 pub struct Cache {
     slots: Vec<Slot>,
-    places: HashMap<u32, usize, Seeded>,
+    places: Map<u32, usize>,
     hand: usize,
     bytes: usize,
 }

@@ -29,7 +29,6 @@ mod execute;
 pub mod fuzz;
 pub mod habits;
 pub mod has;
-mod hash;
 mod journal;
 mod linger;
 mod names;

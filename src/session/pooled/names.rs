@@ -1,14 +1,14 @@
 //! What a client's names mean.
 
-use super::hash::Seeded;
 use super::statements::Statement;
-use std::collections::{HashMap, VecDeque};
+use crate::sys::Map;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// A client's prepared statements by the names it gave them.
 #[derive(Debug, Default)]
 pub struct Names {
-    named: HashMap<Box<[u8]>, Rc<Statement>, Seeded>,
+    named: Map<Box<[u8]>, Rc<Statement>>,
     /// How many of them cannot be made on another link.
     lost: usize,
     /// Two of them have been one statement.
@@ -54,7 +54,7 @@ impl Names {
     /// Forgets all that have names.
     pub fn forget_named(&mut self) {
         self.has_twins = false;
-        self.named = HashMap::default();
+        self.named = Map::default();
         self.lost = 0;
     }
 

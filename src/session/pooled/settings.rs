@@ -2,13 +2,11 @@
 //! link gets them.
 
 use super::has::Has;
-use super::hash::Seeded;
 use crate::pool::Reports;
 use crate::session::memory::Memory;
 use crate::sql::quote::quote_literal;
+use crate::sys::{Map, hash};
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -28,7 +26,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Known {
-    by_hash: HashMap<u64, Vec<Weak<Settings>>, Seeded>,
+    by_hash: Map<u64, Vec<Weak<Settings>>>,
     look_at: usize,
     reports: Vec<Reports>,
 }
@@ -75,7 +73,7 @@ impl Settings {
     }
 
     fn shared(settings: Settings) -> Rc<Settings> {
-        let key = Seeded.hash_one(&settings);
+        let key = hash(&settings);
         KNOWN.with_borrow_mut(|known| {
             let same = known.by_hash.entry(key).or_default();
             if let Some(found) = same.iter().filter_map(Weak::upgrade).find(|it| **it == settings) {

@@ -18,9 +18,9 @@ use crate::pool::{Parameters, Room};
 use crate::session::linking::{Made, NoLink, Wanted};
 use crate::session::relay::Linked;
 use crate::session::{Identity, Shared};
-use crate::sys;
+use crate::sys::{self, Map};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Stash {
-    groups: HashMap<Key, Rc<Group>>,
+    groups: Map<Key, Rc<Group>>,
     is_ticking: bool,
 }
 

@@ -7,13 +7,12 @@
 use super::super::memory::Change;
 use super::super::notice::{Notice, change_of, notice};
 use super::super::replay::{forget_user_types, has_user_types};
-use super::hash::{Seeded, hash};
 use crate::base::Site;
 use crate::observe::pooler::PreparedStatement;
 use crate::sql::footprint::{Footprint, footprint};
+use crate::sys::{Map, hash};
 use crate::wire::frame::{HEADER, cstring};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -44,7 +43,7 @@ pub struct Statement {
 
 #[derive(Debug, Default)]
 struct Statements {
-    by_hash: HashMap<u64, Vec<Rc<Statement>>, Seeded>,
+    by_hash: Map<u64, Vec<Rc<Statement>>>,
     bytes: usize,
     look_at: usize,
     last: u32,
