@@ -293,7 +293,7 @@ async fn a_reload_takes_new_rules_and_certificates_and_cuts_nobody() {
 }
 
 /// A session over TLS that stays.
-struct Session(tokio_postgres::Client);
+struct Session(tokio_postgres::Client, tokio_postgres_rustls::MakeRustlsConnect);
 
 impl Session {
     async fn enter(stage: &Stage, user: &str) -> Session {
@@ -307,14 +307,37 @@ impl Session {
             "host=localhost port={} user={user} password={user} dbname=shop sslmode=require channel_binding=require",
             stage.proxy.port()
         );
-        let (client, connection) = tokio_postgres::connect(&url, tls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&url, tls.clone()).await.unwrap();
         tokio::spawn(connection);
-        Session(client)
+        Session(client, tls)
     }
 
     async fn still_works(&self) {
         assert_eq!(self.0.query_one("SELECT 1 + 1", &[]).await.unwrap().get::<_, i32>(0), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_may_come_inside_tls() {
+    let cluster = cluster().await;
+    let stage = Stage::start(
+        &cluster,
+        "",
+        "hba_file = \"DIR/hba.conf\"",
+        &[("hba.conf", "hostssl all all all scram-sha-256\n")],
+    )
+    .await;
+    let Session(client, tls) = Session::enter(&stage, "app").await;
+    let (token, sleep) = (
+        client.cancel_token(),
+        tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(600)").await }),
+    );
+    let sleeps = "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    eventually(SOON, async || that(cluster.value("postgres", sleeps).await.unwrap(), |n| n == "1")).await;
+    // sslmode=require: refused unless we speak TLS to it.
+    token.cancel_query(tls).await.unwrap();
+    let error = sleep.await.unwrap().unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("57014"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
