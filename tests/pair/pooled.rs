@@ -30,7 +30,7 @@ async fn killed_under(mode: &str, before: impl AsyncFn(&Pair), after: impl Async
     let tenant = idle.query_one("select current_setting('my.tenant')", &[]).await.unwrap();
     assert_eq!(tenant.get::<_, String>(0), "idle");
     let lost = transaction.execute("insert into t (v) values ('lost')", &[]).await.unwrap_err();
-    assert_eq!(code(&lost), "40001");
+    assert_eq!(code(&lost), "40001", "{}", pair.proxy.log());
     transaction.rollback().await.unwrap();
     within.execute("insert into t (v) values ('again')", &[]).await.unwrap();
     after(&pair).await;
