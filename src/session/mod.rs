@@ -353,9 +353,11 @@ impl Session {
         Flow::Continue(())
     }
 
-    /// Whether the link is as it was handed out but for what a reset undoes.
+    /// Whether the link is as it was handed out but for what a reset undoes. Behind a client that sends no
+    /// more our side of it may be shut, or Terminate be on its way.
     fn is_clean(&self) -> bool {
         self.relay.ledger.is_clean()
+            && !self.relay.client_ended
             && self.relay.client_walk.is_between_messages()
             && self.relay.server_walk.is_between_messages()
             && self.relay.server_in.is_empty()

@@ -11,6 +11,26 @@ fn query(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_in_two_steps_takes_no_connection_from_others() {
+    for mode in ["session", "transaction", "auto"] {
+        let proxy = one_connection(mode).await;
+        for _ in 0..10 {
+            let mut leaves = Raw::log_in(proxy.port()).await;
+            leaves.send(&query("select pg_sleep(0.1)")).await;
+            // Its end is passed on to the server, and then there is nobody for the answer.
+            leaves.end().await;
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            leaves.reset();
+            let mut next = Raw::log_in(proxy.port()).await;
+            for _ in 0..3 {
+                assert_eq!(next.value("select 'mine'").await, "mine", "{mode}");
+            }
+            next.send(b"X\0\0\0\x04").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_the_line_is_not_executed_and_keeps_nobody_waiting() {
     let server = server().await;
     server

@@ -39,6 +39,11 @@ impl Raw {
         self.socket.write_all(bytes).await.unwrap();
     }
 
+    /// Sends no more.
+    pub async fn end(&mut self) {
+        self.socket.shutdown().await.unwrap();
+    }
+
     /// Breaks the connection: the other side cannot take it for one that still reads.
     pub fn reset(self) {
         socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
