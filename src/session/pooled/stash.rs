@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::Notify;
 
 /// Links that are made at the same time for one group of one thread.
 const FETCHES: usize = 4;
@@ -65,6 +66,8 @@ pub struct Group {
     fetching: Cell<usize>,
     /// Links of this thread, used or not.
     owned: Rc<Cell<usize>>,
+    /// Nobody waits for the links that are being made.
+    unwanted: Notify,
     /// Whether the pool would let us make another link, known from the first one on.
     room: RefCell<Option<Room>>,
     /// What its clients are known to do.
@@ -135,6 +138,7 @@ impl Group {
                 waiting: RefCell::default(),
                 fetching: Cell::new(0),
                 owned: Rc::default(),
+                unwanted: Notify::new(),
                 room: RefCell::default(),
                 habits: shared.habits.of(identity.login.user.as_str(), &identity.database),
                 lingering: RefCell::default(),
@@ -274,11 +278,15 @@ impl Group {
         let (group, began) = (self.clone(), sys::now());
         tokio::task::spawn_local(async move {
             let wanted = Wanted::another(group.identity.clone());
-            let made = group.shared.clone().link(wanted).await;
+            let made = tokio::select! {
+                made = group.shared.clone().link(wanted) => Some(made),
+                () = group.unwanted.notified() => None,
+            };
             group.fetching.set(group.fetching.get() - 1);
             match made {
-                Ok(made) => group.welcome(made),
-                Err(no_link) => group.fail(no_link, began),
+                Some(Ok(made)) => group.welcome(made),
+                Some(Err(no_link)) => group.fail(no_link, began),
+                None => group.fetch_if_useful(),
             }
         });
     }
@@ -351,6 +359,10 @@ impl Group {
         }
         if has_waited_long && self.fetching.get() == 0 {
             self.fetch();
+        }
+        if self.waiting.borrow().is_empty() {
+            // Who still waits for a seat of the pool keeps others from it, and closes a link of theirs.
+            self.unwanted.notify_waiters();
         }
         if let Some(after) = settings.limits.query_wait_notify {
             // Those who came first stand in front.
