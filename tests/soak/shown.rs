@@ -136,14 +136,16 @@ pub async fn all_is_so(stage: &Stage, connected: u64) -> Pools {
 pub async fn nothing_stays(stage: &Stage) {
     let console = stage.console_client().await;
     console.simple_query("RECONNECT").await.unwrap();
-    eventually(PATIENCE, async || {
+    let closing = eventually(PATIENCE, async || {
         let (shown, server) = (pools(&console).await?, server_side(stage).await?);
         match (shown.servers, server.sessions) {
             (0, 0) => Ok(()),
             _ => Err(format!("there are still {shown:?} and {server:?}").into()),
         }
-    })
-    .await;
+    });
+    if timeout(PATIENCE - Duration::from_secs(2), closing).await.is_err() {
+        panic!("something stays\n{}", stage.story().await);
+    }
 }
 
 async fn server_side(stage: &Stage) -> Result<ServerSide, Instead> {

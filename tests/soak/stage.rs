@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
@@ -68,6 +68,7 @@ pub struct Stage {
     pub hang_ups: AtomicU64,
     pub troubles: AtomicU64,
     pub looks: AtomicU64,
+    is_calm: AtomicBool,
     /// What has happened, and how often.
     kinds: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -104,8 +105,18 @@ impl Stage {
             hang_ups: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
             looks: AtomicU64::new(0),
+            is_calm: AtomicBool::new(true),
             kinds: Mutex::default(),
         }
+    }
+
+    /// Whether nothing is to go wrong in this round.
+    pub fn is_calm(&self) -> bool {
+        self.is_calm.load(Ordering::Relaxed)
+    }
+
+    pub fn set_calm(&self, is_calm: bool) {
+        self.is_calm.store(is_calm, Ordering::Relaxed);
     }
 
     /// Remembers that this has happened.
