@@ -17,8 +17,10 @@ static STARTING: Mutex<()> = Mutex::const_new(());
 
 async fn server() -> &'static Cluster {
     let start = async || {
-        let server =
-            Cluster::builder().setting("max_connections", 300).start().await.expect("a server starts");
+        let builder = Cluster::builder().setting("max_connections", 300);
+        // For two-phase commit, as SQLAlchemy does it.
+        let builder = builder.setting("max_prepared_transactions", 5);
+        let server = builder.start().await.expect("a server starts");
         server.create_role("app", "app-secret", "").await.unwrap();
         server
     };
