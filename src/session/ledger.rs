@@ -247,6 +247,12 @@ impl Ledger {
         self.steps_done
     }
 
+    /// How many simple queries and calls of functions were answered to their ends.
+    pub fn statements_done(&self) -> u64 {
+        let open = self.queue.iter().filter(|boundary| matches!(boundary.waits, Waits::Statement(_)));
+        self.statements_sent - open.count() as u64
+    }
+
     /// How many Syncs were sent: the number of the batch that is being sent.
     pub fn batch(&self) -> u64 {
         self.syncs_sent

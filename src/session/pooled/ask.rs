@@ -128,7 +128,10 @@ impl Pooled {
                 self.wants_answers = true;
             }
             b'F' => {
-                side.ledger.on_client(b'F');
+                let n = side.ledger.on_client(b'F');
+                if !side.ledger.is_skipping() {
+                    self.journal.on_statement(n);
+                }
                 self.on_text(frame.get(HEADER..HEADER + 4).unwrap_or_default(), Footprint::SUSPECT);
             }
             b'E' | b'S' | b'd' | b'c' | b'f' => {
@@ -174,6 +177,7 @@ impl Pooled {
         if side.ledger.is_skipping() {
             return Sent::Same;
         }
+        self.journal.on_statement(n);
         let drops = is_whole && self.deallocates(&change, side);
         match change {
             Some(change) => side.memory.on_query(n, change),

@@ -44,6 +44,8 @@ pub struct Entry {
     batch: u64,
     /// The message it belongs to; for a made-up answer the one that it follows.
     step: u64,
+    /// Simple queries that were sent before it.
+    statements: u64,
     /// What.
     pub act: Act,
 }
@@ -55,23 +57,33 @@ pub struct Done {
     pub steps: u64,
     /// Batches.
     pub batches: u64,
+    /// Simple queries.
+    pub statements: u64,
 }
 
 impl From<&Ledger> for Done {
     fn from(ledger: &Ledger) -> Self {
-        Done { steps: ledger.steps_done(), batches: ledger.batches_done() }
+        Done {
+            steps: ledger.steps_done(),
+            batches: ledger.batches_done(),
+            statements: ledger.statements_done(),
+        }
     }
 }
 
 impl Entry {
     fn is_behind(&self, done: Done) -> bool {
-        self.step <= done.steps && self.batch <= done.batches
+        self.step <= done.steps && self.batch <= done.batches && self.statements <= done.statements
     }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Journal(VecDeque<Entry>);
+pub struct Journal {
+    entries: VecDeque<Entry>,
+    /// Simple queries that were sent.
+    statements: u64,
+}
 
 /// What becomes of the answer to one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +98,23 @@ impl Journal {
     /// Whether every answer passes as it is.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
+    }
+
+    /// Simple query number `n` was sent.
+    pub fn on_statement(&mut self, n: u64) {
+        self.statements = n;
     }
 
     /// Adds an entry.
     pub fn push(&mut self, batch: u64, step: u64, act: Act) {
-        self.0.push_back(Entry { batch, step, act });
+        self.entries.push_back(Entry { batch, step, statements: self.statements, act });
     }
 
     /// Adds to `out` the made-up answers that stand before the next answer, so many messages and
     /// batches having been answered.
     pub fn put_due(&mut self, done: Done, out: &mut Vec<u8>) {
-        while let Some(entry) = self.0.front()
+        while let Some(entry) = self.entries.front()
             && entry.is_behind(done)
         {
             match entry.act {
@@ -106,20 +123,20 @@ impl Journal {
                 Act::Query { .. } => {}
                 _ => return,
             }
-            self.0.pop_front();
+            self.entries.pop_front();
         }
     }
 
     /// Whether some of them are due.
     pub fn is_due(&self, done: Done) -> bool {
-        self.0.front().is_some_and(|entry| {
+        self.entries.front().is_some_and(|entry| {
             matches!(entry.act, Act::FakeParse { .. } | Act::FakeClose { .. }) && entry.is_behind(done)
         })
     }
 
     /// Message `step` was answered with success.
     pub fn on_step(&mut self, step: u64) -> Shown {
-        let Some(front) = self.0.front() else { return Shown::Yes };
+        let Some(front) = self.entries.front() else { return Shown::Yes };
         if front.step != step {
             return Shown::Yes;
         }
@@ -132,13 +149,13 @@ impl Journal {
             | Act::HiddenClose { .. } => Shown::No,
             Act::FakeParse { .. } | Act::FakeClose { .. } | Act::Query { .. } => return Shown::Yes,
         };
-        self.0.pop_front();
+        self.entries.pop_front();
         shown
     }
 
     /// The name that an error about message `step` should have, and the one that it has.
     pub fn name_for_error(&self, step: u64) -> Option<(&[u8], &[u8])> {
-        match self.0.front() {
+        match self.entries.front() {
             Some(Entry { step: at, act: Act::Refused { name, own }, .. }) if *at == step => Some((name, own)),
             _ => None,
         }
@@ -146,20 +163,20 @@ impl Journal {
 
     /// Whether something of a batch before `batch` is not settled.
     pub fn has_before(&self, batch: u64) -> bool {
-        self.0.front().is_some_and(|entry| entry.batch < batch)
+        self.entries.front().is_some_and(|entry| entry.batch < batch)
     }
 
     /// Takes out what `batch` will not do any more, the last thing first, with the message it belongs
     /// to: to be taken back.
     pub fn failed(&mut self, batch: u64) -> Option<(u64, Act)> {
-        let count = self.0.iter().take_while(|entry| entry.batch <= batch).count();
+        let count = self.entries.iter().take_while(|entry| entry.batch <= batch).count();
         let last = count.checked_sub(1)?;
-        self.0.remove(last).map(|entry| (entry.step, entry.act))
+        self.entries.remove(last).map(|entry| (entry.step, entry.act))
     }
 
     /// What the statement without a name was before it was first changed behind `batch`, if it was.
     pub fn unnamed_behind(&mut self, batch: u64) -> Option<&mut Option<Rc<Statement>>> {
-        self.0.iter_mut().filter(|entry| entry.batch > batch).find_map(|entry| match &mut entry.act {
+        self.entries.iter_mut().filter(|entry| entry.batch > batch).find_map(|entry| match &mut entry.act {
             Act::Parse { name, former, .. } if name.is_empty() => Some(former),
             Act::Query { former } | Act::CloseUnnamed { former } => Some(former),
             _ => None,
@@ -168,7 +185,7 @@ impl Journal {
 
     /// The client's name for statement `id`, of those that it has taken away and the server has not yet.
     pub fn former_name_of(&self, id: u32) -> Option<&[u8]> {
-        self.0.iter().find_map(|entry| match &entry.act {
+        self.entries.iter().find_map(|entry| match &entry.act {
             Act::Parse { name, former, .. }
             | Act::FakeParse { name, former }
             | Act::FakeClose { name, former }
@@ -182,9 +199,9 @@ impl Journal {
 
     /// The same for everything: the link is gone.
     pub fn lost(&mut self) -> Option<Act> {
-        let last = self.0.pop_back().map(|entry| entry.act);
-        if self.0.is_empty() {
-            self.0 = VecDeque::new();
+        let last = self.entries.pop_back().map(|entry| entry.act);
+        if self.entries.is_empty() {
+            *self = Self::default();
         }
         last
     }
@@ -195,7 +212,7 @@ mod tests {
     use super::*;
 
     fn done(steps: u64) -> Done {
-        Done { steps, batches: 0 }
+        Done { steps, batches: 0, statements: 0 }
     }
 
     fn fake() -> Act {
@@ -220,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn made_up_answers_stand_behind_those_of_simple_queries() {
+        let mut journal = Journal::default();
+        journal.on_statement(1);
+        journal.push(0, 0, fake());
+        assert!(!journal.is_due(done(0)));
+        assert!(journal.is_due(Done { statements: 1, ..done(0) }));
+    }
+
+    #[test]
     fn answers_to_messages_of_ours_are_hidden() {
         let mut journal = Journal::default();
         journal.push(0, 1, Act::HiddenClose { id: 3, weight: 1 });
@@ -233,7 +259,7 @@ mod tests {
         journal.put_due(done(3), &mut Vec::new());
         // Of the next batch: not before the end of this one.
         assert!(!journal.is_due(done(3)));
-        assert!(journal.is_due(Done { steps: 3, batches: 1 }));
+        assert!(journal.is_due(Done { batches: 1, ..done(3) }));
     }
 
     #[test]
