@@ -137,6 +137,14 @@ impl NoLink {
 }
 
 impl super::Shared {
+    /// Says so when nobody is let in any more.
+    pub fn lets_in(&self) -> Result<(), NoLink> {
+        match self.routes.map().is_draining {
+            true => Err(NoLink::Ended(super::tell::shutting_down().to_bytes())),
+            false => Ok(()),
+        }
+    }
+
     /// Holds until there is a writer, then makes a link to it; waits at most `hold_timeout`. Can be
     /// called on any runtime.
     pub async fn link(self: Arc<Self>, wanted: Wanted) -> Result<Made, NoLink> {
