@@ -41,6 +41,11 @@ impl Room {
         self.0.limit()
     }
 
+    /// Whether there is a limit of its own.
+    pub fn is_bounded(&self) -> bool {
+        self.0.rules.load().size.is_some()
+    }
+
     /// Whether somebody waits for a link.
     pub fn is_wanted(&self) -> bool {
         self.0.waiting() > 0
@@ -97,6 +102,11 @@ impl Lease {
     /// How many wait for a link of this user to this database, of which `own` are the asker's.
     pub fn is_wanted(&self, own: usize) -> bool {
         self.group.waiting() > own
+    }
+
+    /// What clients were welcomed with is not so any more.
+    pub fn forget_welcomes(&self) {
+        self.group.welcomes.forget();
     }
 
     /// Whether another link of this user to this database may be used now.

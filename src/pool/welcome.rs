@@ -79,6 +79,11 @@ impl Welcomes {
         known.push(Known { way, parameters, reports, at });
     }
 
+    /// The server would say something else now.
+    pub(super) fn forget(&self) {
+        self.known().clear();
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Vec<Known>> {
         self.known.lock().expect("no holder of the welcomes panics")
     }

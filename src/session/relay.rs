@@ -330,8 +330,9 @@ impl Relay {
             return Poll::Ready(Some(exit));
         }
         if self.pooled.is_some() {
+            let is_for_us = self.pooled.as_ref().is_some_and(|it| it.is_asking() || it.is_preparing());
             let exit = self.answer_pooled(bytes, cx);
-            let passed = bytes.len().saturating_sub(self.server_in.len());
+            let passed = if is_for_us { 0 } else { bytes.len().saturating_sub(self.server_in.len()) };
             self.account.on_server(passed, &self.ledger);
             return Poll::Ready(exit);
         }

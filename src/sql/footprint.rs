@@ -3,7 +3,7 @@
 //! A name with a parenthesis behind it is taken for a call of a function. Functions of PostgreSQL
 //! that change nothing ([`super::harmless`]) are clean; a few are known for what they leave behind;
 //! all others are suspect: only the server knows what they did. What triggers, rules and defaults
-//! call is not in the text and is not seen here.
+//! call is not in the text; that there may be some is ([`Footprint::TOUCHES`]).
 
 use super::harmless;
 use super::lex::{Lexer, Token};
@@ -34,6 +34,9 @@ impl Footprint {
     pub const ADVANCES: Footprint = Footprint(1 << 7);
     /// It asks for what its back end has counted, or how that is shown.
     pub const STATISTICS: Footprint = Footprint(1 << 8);
+    /// It is about tables or views, or makes some: triggers, rules, defaults and policies may call functions
+    /// that it does not name.
+    pub const TOUCHES: Footprint = Footprint(1 << 9);
 
     /// Both, in a constant.
     #[must_use]
@@ -44,7 +47,7 @@ impl Footprint {
     /// Whether nothing can be left behind that another session would find, if nobody's last values of
     /// sequences are asked for without care.
     pub fn is_clean(self) -> bool {
-        self.without(Footprint::ADVANCES) == Footprint::CLEAN
+        self.without(Footprint::ADVANCES.or(Footprint::TOUCHES)) == Footprint::CLEAN
     }
 
     /// Whether there is nothing at all in it.
@@ -185,6 +188,11 @@ impl<'a> Scan<'a> {
             _ => {}
         }
         if self.first == First::Open {
+            if let Token::Word(word) = token
+                && !harmless::is_of_session(word)
+            {
+                self.found |= Footprint::TOUCHES;
+            }
             self.first = if token.is_word("CREATE") { First::Create } else { First::Other };
         }
         (self.fourth, self.third) = (self.third, self.before);
@@ -207,6 +215,7 @@ impl<'a> Scan<'a> {
             Some(b'I') => return self.on_into(token),
             Some(b'P' | b'S') => return self.on_statistics(word),
             Some(b'D') => return self.on_commit_drop(token),
+            Some(b'F') if token.is_word("FROM") => return self.found |= Footprint::TOUCHES,
             Some(b'T') if matches!(word, [_, b'E' | b'e', b'M' | b'm', b'P' | b'p', ..]) => {}
             _ => return,
         }
@@ -281,7 +290,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Footprint) {
-        assert_eq!(footprint(text.as_bytes()), expected, "{text}");
+        assert_eq!(footprint(text.as_bytes()).without(Footprint::TOUCHES), expected, "{text}");
     }
 
     #[test]
@@ -326,6 +335,29 @@ mod tests {
         }
         check("select into from t", Footprint::CLEAN);
         check("update t set a = 1", Footprint::CLEAN);
+    }
+
+    #[test]
+    fn what_may_call_functions_without_a_word_is_told() {
+        let touches = |text: &str| footprint(text.as_bytes()).has(Footprint::TOUCHES);
+        for text in
+            ["select a from t", "insert into t values (1)", "update t set a = 1", "delete from t", "table t"]
+        {
+            assert!(touches(text), "{text}");
+        }
+        for text in [
+            "fetch c",
+            "create table t (a int)",
+            "select 1; copy t from stdin",
+            "with x as (select 1) table x",
+        ] {
+            assert!(touches(text), "{text}");
+        }
+        for text in
+            ["select 1", "begin", "Commit", "set a = 1", "show a", "savepoint s", "; rollback to s", ""]
+        {
+            assert!(!touches(text), "{text}");
+        }
     }
 
     #[test]

@@ -32,6 +32,14 @@ const BEFORE_NAMES: &[&str] = &[
     "references", "table", "type", "view",
 ];
 
+/// Statements that begin with these reach no table, or only by what stands in them (SELECT with FROM).
+#[rustfmt::skip]
+const OF_SESSIONS: &[&str] = &[
+    "abort", "begin", "checkpoint", "close", "commit", "deallocate", "discard", "end", "listen", "load",
+    "notify", "prepare", "release", "reset", "rollback", "savepoint", "select", "set", "show", "start",
+    "unlisten", "values",
+];
+
 /// Functions that leave nothing behind but what their transaction commits.
 #[rustfmt::skip]
 const FUNCTIONS: &[&str] = &[
@@ -105,6 +113,11 @@ pub fn is_keyword(word: &[u8]) -> bool {
     is_in(KEYWORDS, word)
 }
 
+/// Whether a statement that begins with `word` reaches no table by itself.
+pub fn is_of_session(word: &[u8]) -> bool {
+    is_in(OF_SESSIONS, word)
+}
+
 /// Whether what follows `word` is a name and no call.
 pub fn is_before_name(word: &[u8]) -> bool {
     is_in(BEFORE_NAMES, word)
@@ -149,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted_and_short_enough() {
-        for list in [KEYWORDS, BEFORE_NAMES, FUNCTIONS] {
+        for list in [KEYWORDS, BEFORE_NAMES, OF_SESSIONS, FUNCTIONS] {
             assert!(list.is_sorted());
             assert!(list.iter().all(|word| word.len() <= LONGEST));
         }

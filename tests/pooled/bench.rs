@@ -36,6 +36,11 @@ async fn many_clients_share_few_connections_in_every_protocol() {
                 assert!(said.contains("960/960"), "{said}");
             }
         }
+        let counted = proxy.get("/metrics").await.unwrap();
+        let probes = counted.lines().find(|line| line.contains("links_probed") && !line.starts_with('#'));
+        let probes: f64 = probes.expect("it is counted").rsplit(' ').next().unwrap().parse().unwrap();
+        // Of 5,760 transactions and more: the catalogue is asked, and nothing else.
+        assert!(probes <= 10.0, "{mode}: {probes}");
         let most =
             "select count(*) from pg_stat_activity where usename = 'app' and application_name = 'pgbench'";
         let count: u32 = server.value("shop", most).await.unwrap().parse().unwrap();

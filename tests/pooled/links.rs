@@ -109,6 +109,8 @@ async fn a_statement_that_is_cancelled_before_it_is_sent_is_refused_and_no_more(
     let clients = [(); 3].map(|()| connect(&proxy, "app", "shop"));
     let [client, first, second] =
         <[Client; 3]>::try_from(futures_util::future::join_all(clients).await).unwrap();
+    // What the server is asked behind the first statement of all is over with the second.
+    client.batch_execute("select 1").await.unwrap();
     client.batch_execute("set role seldom").await.unwrap();
     // The other connection has never heard of that role, and cannot look it up.
     first.batch_execute("begin").await.unwrap();

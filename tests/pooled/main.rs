@@ -3,6 +3,7 @@
 
 mod auto;
 mod bench;
+mod hostile;
 mod line;
 mod links;
 mod pinned;

@@ -13,27 +13,34 @@ static STARTING: Mutex<()> = Mutex::const_new(());
 
 /// The server, which lives as long as this process. Role `app` with database `shop`.
 pub async fn server() -> &'static Cluster {
-    let start = async || {
-        // For proxies that ask for no password and so have none to show.
-        let builder = Cluster::builder()
-            .setting("max_connections", 300)
-            .hba("local all app trust")
-            .hba("host all app 127.0.0.1/32 trust");
-        let server = builder.start().await.expect("a server starts");
-        server.create_role("app", "app-secret", "").await.unwrap();
-        server.create_database("shop").await.unwrap();
-        server.sql("shop", "grant all on schema public to app").await.unwrap();
-        server
-    };
-    SERVER.get_or_init(start).await
+    SERVER.get_or_init(new_server).await
+}
+
+/// Another one like it.
+pub async fn new_server() -> Cluster {
+    // For proxies that ask for no password and so have none to show.
+    let builder = Cluster::builder()
+        .setting("max_connections", 300)
+        .hba("local all app trust")
+        .hba("host all app 127.0.0.1/32 trust");
+    let server = builder.start().await.expect("a server starts");
+    server.create_role("app", "app-secret", "").await.unwrap();
+    server.create_database("shop").await.unwrap();
+    server.sql("shop", "grant all on schema public to app").await.unwrap();
+    server
 }
 
 /// A proxy before it that lets everyone in, with these keys of its configuration. They start one
 /// at a time: each looks after its control role.
 pub async fn proxy(keys: &[(&str, &str)]) -> Proxy {
+    proxy_before(server().await, keys).await
+}
+
+/// The same before another server.
+pub async fn proxy_before(server: &Cluster, keys: &[(&str, &str)]) -> Proxy {
     let _one = STARTING.lock().await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
-    let mut proxy = Proxy::new(program, &["--local", &server().await.url("postgres", "shop")]).unwrap();
+    let mut proxy = Proxy::new(program, &["--local", &server.url("postgres", "shop")]).unwrap();
     for (key, value) in [("auth.type", "trust")].iter().chain(keys) {
         let name = format!("CLOUD_MIRROR__{}", key.replace('.', "__").to_uppercase());
         proxy = proxy.variable(&name, value);

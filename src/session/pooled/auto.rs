@@ -16,7 +16,7 @@ use super::Pooled;
 use super::habits::Watching;
 use super::has::Has;
 use super::linger::Linger;
-use super::probe::{Answer, Found, Probe, collect_calls, collect_names};
+use super::probe::{About, Answer, Found, Probe, collect_calls, collect_names};
 use super::ties::Ties;
 use crate::config::PoolMode;
 use crate::session::memory::{Memory, Tie};
@@ -148,6 +148,8 @@ impl Evidence {
 impl Pooled {
     /// A text was sent. `footprint` is what it says.
     pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) {
+        let is_hiding = footprint.has(Footprint::TOUCHES) && self.group.habits.catalogue.hides();
+        let footprint = if is_hiding { footprint | Footprint::SUSPECT } else { footprint };
         self.footprint |= footprint;
         if self.mode != PoolMode::Auto || footprint.is_empty() {
             return;
@@ -215,6 +217,9 @@ impl Pooled {
 
     /// A command was completed: it may have taken away what holds the link.
     pub(super) fn on_tag(&mut self, tag: &[u8]) {
+        if tag.starts_with(b"CREATE ") || tag.starts_with(b"ALTER ") {
+            self.group.habits.catalogue.has_changed();
+        }
         if self.evidence.ties.is_empty() {
             return;
         }
@@ -234,18 +239,21 @@ impl Pooled {
 
     /// The transaction is over and nothing is owed: what becomes of the link?
     pub fn verdict(&mut self, memory: &Memory, has: &mut Has) -> Verdict {
-        if self.mode != PoolMode::Auto {
-            return Verdict::Free;
-        }
-        if memory.tie().is_some() || self.evidence.is_open {
+        let is_open = self.mode == PoolMode::Auto && (memory.tie().is_some() || self.evidence.is_open);
+        let is_due = self.is_open && self.group.habits.catalogue.wants_asking(crate::sys::now());
+        if is_open || is_due {
+            let about = if is_due { About::Catalogue } else { About::Session };
             let (names, calls) = (&self.evidence.names, &self.evidence.calls);
             let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
-            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)), calls);
+            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)), calls, about);
             self.evidence.probe = Some(probe);
             crate::observe::count(&self.counters.links_probed);
             // A simple query drops it.
             has.unnamed = None;
             return Verdict::Ask(bytes);
+        }
+        if self.mode != PoolMode::Auto {
+            return Verdict::Free;
         }
         if !self.evidence.ties.is_empty() {
             return Verdict::Tied;
@@ -285,6 +293,7 @@ impl Pooled {
                 self.evidence.is_open = true;
                 return (read, Asked::Known);
             }
+            Answer::Unknown | Answer::Cancelled if self.mode != PoolMode::Auto => Asked::Known,
             Answer::Unknown | Answer::Cancelled => {
                 self.evidence.is_not_harmless();
                 self.evidence.ties |= Ties::UNKNOWN;
@@ -304,6 +313,12 @@ impl Pooled {
     }
 
     fn learn_found(&mut self, found: Found, memory: &mut Memory) {
+        if let Some(hides) = found.hides {
+            self.group.habits.catalogue.says(hides);
+        }
+        if self.mode != PoolMode::Auto {
+            return;
+        }
         let evidence = &mut self.evidence;
         let is_pristine = found.ties.is_empty() && found.settings.is_empty();
         if is_pristine {

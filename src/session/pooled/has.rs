@@ -34,6 +34,8 @@ pub struct Has {
     pub sequences: Sequences,
     /// What it has is not known any more.
     pub is_spoiled: bool,
+    /// The server has changed what it began with, for all sessions.
+    pub is_outdated: bool,
     /// When it was given back.
     pub since: Moment,
     /// How many clients have had it.
@@ -80,6 +82,7 @@ impl Has {
             stain: None,
             sequences: Sequences::OfNobody,
             is_spoiled: false,
+            is_outdated: false,
             since: sys::now(),
             uses: 0,
             leftover,

@@ -367,7 +367,9 @@ impl Pooled {
             drop(link);
             return self.group.fetch_if_useful();
         }
-        if has.has_news || memory.version() != self.seen {
+        let is_unsaid = memory.version() == self.seen && memory.tie().is_none() && self.footprint.is_clean();
+        has.is_outdated |= has.has_news && is_unsaid && *has.reported != *self.told;
+        if (has.has_news || memory.version() != self.seen) && !(is_unsaid && has.is_outdated) {
             has.reported = settings::same_reports(has.reported.clone());
             self.settings = Settings::of(memory, has, link.lease.reported(), &self.at_login);
             self.seen = memory.version();
@@ -376,6 +378,13 @@ impl Pooled {
         self.told = has.reported.clone();
         let footprint = std::mem::take(&mut self.footprint);
         let evidence = std::mem::take(&mut self.evidence);
+        if has.is_outdated {
+            // Something was changed for all sessions: what clients are told at log-ins is not so any more.
+            link.lease.forget_welcomes();
+            memory.forget_ties();
+            drop(link);
+            return self.group.fetch_if_useful();
+        }
         // In `auto` mode the server has said what is there.
         let is_known = self.mode != PoolMode::Auto && footprint.has(KNOWN);
         if evidence.ties.has(Ties::OF_BACK_END) || footprint.has(Footprint::LIBRARY) {

@@ -2,6 +2,7 @@
 
 use super::has::{Has, Sequences};
 use super::settings::Settings;
+use crate::pool::Reports;
 use crate::session::walk::{Reported, ends_the_session};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::report::Report;
@@ -15,6 +16,8 @@ const CLEAN_ROWS: usize = 1;
 #[derive(Debug)]
 pub struct Preparation {
     wanted: Rc<Settings>,
+    /// What the link began with.
+    start: Reports,
     /// The last values of sequences will be this client's.
     sequences_of: Option<u64>,
     endings: usize,
@@ -62,12 +65,7 @@ pub enum Progress {
 impl Preparation {
     /// What has to be sent so that a link with `has` is fit for a client that wants `wanted`; `None` when
     /// it is so already.
-    pub fn of(
-        wanted: &Rc<Settings>,
-        has: &Has,
-        start: &crate::pool::Reports,
-        asker: Asker,
-    ) -> Option<(Self, Vec<u8>)> {
+    pub fn of(wanted: &Rc<Settings>, has: &Has, start: &Reports, asker: Asker) -> Option<(Self, Vec<u8>)> {
         let is_stained = has.stain.is_some_and(|by| by != asker.client);
         let wants_sequences = asker.uses_last_values && has.sequences != Sequences::Of(asker.client);
         if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
@@ -86,7 +84,17 @@ impl Preparation {
             put_query(&mut bytes, query);
         }
         let sequences_of = wants_sequences.then_some(asker.client);
-        Some((Self { sequences_of, wanted: wanted.clone(), endings: queries.len(), rows: 0, cleans }, bytes))
+        Some((
+            Self {
+                sequences_of,
+                start: start.clone(),
+                wanted: wanted.clone(),
+                endings: queries.len(),
+                rows: 0,
+                cleans,
+            },
+            bytes,
+        ))
     }
 
     /// Reads answers; says how many of the bytes were read. Notifications are put into `news`.
@@ -123,6 +131,7 @@ impl Preparation {
                     }
                     if self.endings == 0 {
                         has.settings = self.wanted.clone();
+                        has.is_outdated |= self.wanted.is_contradicted(has, &self.start);
                         has.sequences = self.sequences_of.map_or(has.sequences, Sequences::Of);
                         has.stain = None;
                         return (at, Progress::Done);

@@ -49,6 +49,19 @@ const CALLED: &str = "]::text[]) UNION SELECT mine.* FROM called, mine
      WHERE called.is_read AND pg_catalog.strpos(called.prosrc, mine.proname) > 0)
      SELECT FROM called WHERE NOT is_read) THEN 32 ELSE 0 END";
 
+/// Whether a function that may leave something behind can be called without a word: by anything that
+/// depends on it and is no function, or by a function that names it and is called so.
+const HIDDEN: &str = r#"
+     + CASE WHEN EXISTS (WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, p.prosrc,
+     l.lanname NOT IN ('sql', 'plpgsql') OR p.prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$
+     AS leaves FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+     WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')),
+     reached AS (SELECT * FROM mine WHERE EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+     WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = mine.oid
+     AND d.classid <> 'pg_catalog.pg_proc'::pg_catalog.regclass)
+     UNION SELECT mine.* FROM reached, mine WHERE pg_catalog.strpos(reached.prosrc, mine.proname) > 0)
+     SELECT FROM reached WHERE leaves) THEN 64 ELSE 0 END"#;
+
 /// Names that are asked for beside those that are known.
 const NAMES_MAX: usize = 32;
 /// Functions that are asked about.
@@ -66,6 +79,8 @@ pub struct Found {
     pub settings: Vec<Made>,
     /// Who the session's user is.
     pub session_user: String,
+    /// Whether functions that may leave something behind can be called without a word.
+    pub hides: Option<bool>,
 }
 
 /// A question on its way.
@@ -76,6 +91,17 @@ pub struct Probe {
     failed: bool,
     /// A cancel of the client's has met the question.
     was_cancelled: bool,
+    about: About,
+}
+
+/// What is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum About {
+    /// This session.
+    #[default]
+    Session,
+    /// Also whether there are functions that are called without a word.
+    Catalogue,
 }
 
 /// What has come of it.
@@ -96,12 +122,20 @@ pub enum Answer {
 }
 
 impl Probe {
-    /// A question, also about the settings of these names and these functions, and what to send.
-    pub fn ask<'a>(names: impl Iterator<Item = &'a str>, calls: &[Box<str>]) -> (Self, Vec<u8>) {
+    /// A question, also about the settings of these names, these functions and the catalogue, and what to
+    /// send.
+    pub fn ask<'a>(
+        names: impl Iterator<Item = &'a str>,
+        calls: &[Box<str>],
+        about: About,
+    ) -> (Self, Vec<u8>) {
         let mut text = QUESTION.to_owned();
         if !calls.is_empty() {
             let calls: Vec<String> = calls.iter().map(|name| quote_literal(name)).collect();
             text.extend([CALLS, &calls.join(","), CALLED]);
+        }
+        if about == About::Catalogue {
+            text.push_str(HIDDEN);
         }
         text.extend([SETTINGS, CUSTOM]);
         for name in names {
@@ -111,7 +145,7 @@ impl Probe {
         text.push_str(") AS names WHERE pg_catalog.current_setting(name, true) <> ''");
         let mut bytes = Vec::new();
         put_query(&mut bytes, &text);
-        (Self::default(), bytes)
+        (Self { about, ..Self::default() }, bytes)
     }
 
     /// Reads the answer; says how many of the bytes were read. Notifications may stand between: they are
@@ -157,7 +191,10 @@ impl Probe {
         match (self.rows, values.as_slice()) {
             (1, [bits, role, user]) => {
                 match bits.parse() {
-                    Ok(bits) => self.found.ties = Ties::from_answer(bits),
+                    Ok(bits) => {
+                        self.found.ties = Ties::from_answer(bits);
+                        self.found.hides = (self.about == About::Catalogue).then_some(bits & 0x40 != 0);
+                    }
                     Err(_) => self.failed = true,
                 }
                 user.clone_into(&mut self.found.session_user);
@@ -260,7 +297,7 @@ mod tests {
             [b"E", &length.to_be_bytes()[..], &body, b"Z\0\0\0\x05I"].concat()
         };
         for (code, is_cancelled) in [(b"57014", true), (b"42501", false)] {
-            let (mut probe, _) = Probe::ask(std::iter::empty(), &[]);
+            let (mut probe, _) = Probe::ask(std::iter::empty(), &[], About::Session);
             let has = &mut Has::of_test();
             let (_, answer) = probe.read(&error(code), has, &mut Vec::new());
             assert_eq!(matches!(answer, Answer::Cancelled), is_cancelled, "{answer:?}");

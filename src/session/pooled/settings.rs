@@ -72,6 +72,18 @@ impl Settings {
         Self::shared(Settings { texts, reported })
     }
 
+    /// Whether a link that began with `start`, and was made one for a client that wants this, reports
+    /// something else.
+    pub fn is_contradicted(&self, has: &Has, start: &Reports) -> bool {
+        // Names of applications are not always taken as they are.
+        let is_fixed = |name: &[u8]| FIXED.contains(&name) || name == b"application_name";
+        let mut changeable = start.iter().filter(|(name, _)| !is_fixed(name));
+        changeable.any(|(name, at_start)| {
+            let wanted = value_of(&self.reported, name).unwrap_or(at_start);
+            value_of(&has.reported, name) != Some(wanted)
+        })
+    }
+
     fn shared(settings: Settings) -> Rc<Settings> {
         let key = hash(&settings);
         KNOWN.with_borrow_mut(|known| {
