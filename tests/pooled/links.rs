@@ -84,7 +84,7 @@ async fn a_late_cancel_that_meets_our_question_ties_nobody() {
     let proxy = one_connection("auto").await;
     let watching = admin(&proxy).await;
     let client = connect(&proxy, "app", "shop").await;
-    client.batch_execute("set my.own = 'kept'; select 1").await.unwrap();
+    client.batch_execute("select set_config('my.own', 'kept', false)").await.unwrap();
     let asking = "select count(*) from pg_stat_activity where usename = 'app' and state = 'active'
         and query like '%pg_my_temp_schema%'";
     let asks = async || that(server.value("postgres", asking).await?, |count| count == "1");
