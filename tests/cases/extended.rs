@@ -201,6 +201,20 @@ async fn case_35_names_that_are_taken_or_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn case_36_a_query_that_is_refused_as_a_message_replaces_nothing() {
+    let messages = [
+        run("select 'first'"),
+        sync(),
+        message(b'Q', b"select 'no zero'"),
+        message(b'Q', b"select 'too long'\0\0"),
+        bind("", "", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    same(ALL, &send(&messages), &then_settled("12DCZEZEZ2DCZ")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn case_36_what_has_no_name_is_replaced() {
     let messages = [
         run("select 'first'"),

@@ -185,6 +185,10 @@ impl Pooled {
             None => {}
         }
         self.on_text(text, footprint);
+        // A message without its zero is refused before anything is done.
+        if is_whole && cstring(&frame[HEADER..]).is_none_or(|(_, rest)| !rest.is_empty()) {
+            return Sent::Same;
+        }
         // A simple query drops the statement without a name ("Simple Query").
         let former = self.names.unnamed.take();
         if side.ledger.steps_sent() > side.ledger.steps_done() {
