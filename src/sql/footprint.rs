@@ -207,6 +207,8 @@ impl<'a> Scan<'a> {
                 Some(b'E') if token.is_word("EXECUTE") => self.found |= Footprint::SUSPECT,
                 Some(b'L') if token.is_word("LOAD") => self.found |= Footprint::LIBRARY,
                 Some(b'C') if token.is_word("COPY") => self.found |= Footprint::ADVANCES,
+                // ALTER TABLE ADD numbers the rows that are there.
+                Some(b'A') if token.is_word("ALTER") => self.found |= Footprint::ADVANCES,
                 _ => {}
             }
             return;
@@ -214,6 +216,8 @@ impl<'a> Scan<'a> {
         match word.first().map(u8::to_ascii_uppercase) {
             Some(b'I') => return self.on_into(token),
             Some(b'P' | b'S') => return self.on_statistics(word),
+            // UPDATE t SET c = DEFAULT.
+            Some(b'D') if token.is_word("DEFAULT") => return self.found |= Footprint::ADVANCES,
             Some(b'D') => return self.on_commit_drop(token),
             Some(b'F') if token.is_word("FROM") => return self.found |= Footprint::TOUCHES,
             Some(b'T') if matches!(word, [_, b'E' | b'e', b'M' | b'm', b'P' | b'p', ..]) => {}
@@ -330,6 +334,8 @@ mod tests {
             "copy t from stdin",
             "select nextval('s')",
             "select setval('s', 3)",
+            "update t set a = default where b = 1",
+            "alter table t add b serial",
         ] {
             check(text, Footprint::ADVANCES);
         }

@@ -132,7 +132,11 @@ impl Pooled {
                 if !side.ledger.is_skipping() {
                     self.journal.on_statement(n);
                 }
-                self.on_text(frame.get(HEADER..HEADER + 4).unwrap_or_default(), Footprint::SUSPECT);
+                self.on_statement(
+                    frame.get(HEADER..HEADER + 4).unwrap_or_default(),
+                    Footprint::SUSPECT,
+                    side,
+                );
             }
             b'E' | b'S' | b'd' | b'c' | b'f' => {
                 side.ledger.on_client(tag);
@@ -184,7 +188,7 @@ impl Pooled {
             None if is_whole => side.memory.on_queries(n, changes_of(text)),
             None => {}
         }
-        self.on_text(text, footprint);
+        self.on_statement(text, footprint, side);
         // A message without its zero is refused before anything is done.
         if is_whole && cstring(&frame[HEADER..]).is_none_or(|(_, rest)| !rest.is_empty()) {
             return Sent::Same;
@@ -206,7 +210,7 @@ impl Pooled {
         if let Some(Executed { name, statement }) = executed
             && side.has.statements.uses(statement.id)
         {
-            self.on_text(statement.text(), statement.footprint);
+            self.on_statement(statement.text(), statement.footprint, side);
             let mut room = [0; 16];
             let own = server_name(statement.id, &mut room);
             side.patch.push(b'Q');
@@ -217,7 +221,7 @@ impl Pooled {
         }
         if others == Others::TakenAwayNow && is_whole {
             self.hides_command_of = Some(n);
-            side.has.sequences = Sequences::Of(self.client);
+            side.has.sequences = Sequences::OfNobody;
             side.patch.push(b'Q');
             side.patch.extend(((total - 1 + DISCARD_SEQUENCES.len() + 1) as u32).to_be_bytes());
             side.patch.extend(DISCARD_SEQUENCES);
@@ -334,7 +338,7 @@ impl Pooled {
             Others::None => {}
         }
         if let Some(statement) = &known {
-            self.on_text(statement.text(), statement.footprint);
+            self.on_statement(statement.text(), statement.footprint, side);
             self.on_parameters(frame, statement.footprint);
         }
         if side.memory.watches_portals() || known.as_ref().is_some_and(|it| it.change.is_some()) {
@@ -455,7 +459,7 @@ impl Pooled {
         self.group.habits.has_asked();
         let has_asked = std::mem::replace(&mut self.uses_last_values, true);
         let is_auto = self.mode == PoolMode::Auto;
-        if side.has.sequences == Sequences::Of(self.client) || has_asked && !is_auto {
+        if !side.has.sequences.has_others(self.client) || has_asked && !is_auto {
             return Others::None;
         }
         if side.ledger.is_clean() {
@@ -466,8 +470,15 @@ impl Pooled {
         if may_be { Others::TakenAwayNow } else { Others::None }
     }
 
+    /// A statement that is about to be executed.
+    fn on_statement(&mut self, text: &[u8], footprint: Footprint, side: &mut Side<'_>) {
+        if self.on_text(text, footprint).has(Footprint::ADVANCES.or(Footprint::SUSPECT)) {
+            side.has.sequences = side.has.sequences.advanced_by(self.client);
+        }
+    }
+
     fn discard_sequences(&mut self, side: &mut Side<'_>) {
-        side.has.sequences = Sequences::Of(self.client);
+        side.has.sequences = Sequences::OfNobody;
         let batch = side.ledger.batch();
         let site = side.has.site;
         Statement::of(DISCARDING, site).put_parse(side.patch, DROPPED, site);

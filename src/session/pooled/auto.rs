@@ -146,19 +146,19 @@ impl Evidence {
 }
 
 impl Pooled {
-    /// A text was sent. `footprint` is what it says.
-    pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) {
+    /// A text was sent. `footprint` is what it says; with what it may hide, it is returned.
+    pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) -> Footprint {
         let is_hiding = footprint.has(Footprint::TOUCHES) && self.group.habits.catalogue.hides();
         let footprint = if is_hiding { footprint | Footprint::SUSPECT } else { footprint };
         self.footprint |= footprint;
         if self.mode != PoolMode::Auto || footprint.is_empty() {
-            return;
+            return footprint;
         }
         if footprint.has(Footprint::ADVANCES.or(Footprint::SUSPECT)) && self.group.habits.may_ask() {
             self.evidence.advanced = Some(0);
         }
         if footprint.is_clean() {
-            return;
+            return footprint;
         }
         if footprint.has(Footprint::STATISTICS) {
             self.evidence.ties |= Ties::STATISTICS;
@@ -184,6 +184,7 @@ impl Pooled {
         if footprint.has(Footprint::SUSPECT) && self.evidence.suspect(shape(text)) {
             collect_calls(text, &mut self.evidence.calls);
         }
+        footprint
     }
 
     /// A transaction is over.

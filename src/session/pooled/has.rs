@@ -45,11 +45,10 @@ pub struct Has {
     _owned: Owned,
 }
 
-/// Whose last values of sequences may be on a link. Any statement may advance one, by a default or a
-/// trigger: who has had the link counts.
+/// Whose last values of sequences may be on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequences {
-    /// Nobody has had it.
+    /// No statement that may advance one has been there.
     OfNobody,
     /// Only this client's.
     Of(u64),
@@ -58,9 +57,18 @@ pub enum Sequences {
 }
 
 impl Sequences {
-    /// What becomes of it when a client takes the link.
+    /// Whether there may be values that are not this client's.
+    pub fn has_others(self, client: u64) -> bool {
+        match self {
+            Sequences::OfNobody => false,
+            Sequences::Of(owner) => owner != client,
+            Sequences::Mixed => true,
+        }
+    }
+
+    /// What becomes of it when a client may have advanced one.
     #[must_use]
-    pub fn taken_by(self, client: u64) -> Self {
+    pub fn advanced_by(self, client: u64) -> Self {
         match self {
             Sequences::OfNobody => Sequences::Of(client),
             Sequences::Of(owner) if owner == client => self,

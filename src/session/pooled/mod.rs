@@ -271,7 +271,6 @@ impl Pooled {
         if let Some(has) = &mut link.has {
             has.uses = has.uses.wrapping_add(1);
             has.has_news = false;
-            has.sequences = has.sequences.taken_by(self.client);
         }
         link
     }

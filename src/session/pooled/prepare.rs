@@ -18,8 +18,8 @@ pub struct Preparation {
     wanted: Rc<Settings>,
     /// What the link began with.
     start: Reports,
-    /// The last values of sequences will be this client's.
-    sequences_of: Option<u64>,
+    /// The last values of sequences are taken away.
+    discards_sequences: bool,
     endings: usize,
     /// Rows of the first query.
     rows: usize,
@@ -67,7 +67,7 @@ impl Preparation {
     /// it is so already.
     pub fn of(wanted: &Rc<Settings>, has: &Has, start: &Reports, asker: Asker) -> Option<(Self, Vec<u8>)> {
         let is_stained = has.stain.is_some_and(|by| by != asker.client);
-        let wants_sequences = asker.uses_last_values && has.sequences != Sequences::Of(asker.client);
+        let wants_sequences = asker.uses_last_values && has.sequences.has_others(asker.client);
         if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
             return None;
         }
@@ -83,10 +83,9 @@ impl Preparation {
         for query in &queries {
             put_query(&mut bytes, query);
         }
-        let sequences_of = wants_sequences.then_some(asker.client);
         Some((
             Self {
-                sequences_of,
+                discards_sequences: wants_sequences,
                 start: start.clone(),
                 wanted: wanted.clone(),
                 endings: queries.len(),
@@ -132,7 +131,9 @@ impl Preparation {
                     if self.endings == 0 {
                         has.settings = self.wanted.clone();
                         has.is_outdated |= self.wanted.is_contradicted(has, &self.start);
-                        has.sequences = self.sequences_of.map_or(has.sequences, Sequences::Of);
+                        if self.discards_sequences {
+                            has.sequences = Sequences::OfNobody;
+                        }
                         has.stain = None;
                         return (at, Progress::Done);
                     }
