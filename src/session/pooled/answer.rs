@@ -87,7 +87,9 @@ impl Pooled {
             b'E' | b'N' | b'S' => REPORT_MAX,
             _ => 0,
         };
-        if !is_whole && total <= longest {
+        // However long a ReadyForQuery is said to be, its status counts.
+        let is_cut = tag == b'Z' && frame.len() <= HEADER;
+        if !is_whole && (total <= longest || is_cut) {
             return Passed::Not(Stop::Partial);
         }
         if !self.journal.is_empty() && !matches!(tag, b'N' | b'S' | b'A') {
