@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The first object id that differs from server to server ("FirstNormalObjectId").
-const FIRST_USER_OID: u32 = 16_384;
+pub(super) const FIRST_USER_OID: u32 = 16_384;
 
 /// Messages to send, and how many ReadyForQuery they bring.
 #[derive(Debug, Default)]

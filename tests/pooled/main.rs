@@ -3,6 +3,7 @@
 
 mod auto;
 mod bench;
+mod changed;
 mod hostile;
 mod line;
 mod links;

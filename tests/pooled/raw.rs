@@ -135,6 +135,11 @@ pub fn describe(name: &str) -> Vec<u8> {
     message(b'D', &[b"S", name.as_bytes(), b"\0"].concat())
 }
 
+/// Describe of the portal without a name.
+pub fn describe_portal() -> Vec<u8> {
+    message(b'D', b"P\0")
+}
+
 pub fn execute() -> Vec<u8> {
     message(b'E', b"\0\0\0\0\0")
 }

@@ -1,5 +1,6 @@
 //! What a server answers, as the client expects it.
 
+use super::described::{DESCRIPTION_MAX, RESULT_CHANGED, changed_result};
 use super::has::Has;
 use super::journal::{Act, Shown};
 use super::statements::server_name;
@@ -32,8 +33,9 @@ impl Pooled {
     pub fn answer(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> (Region, bool) {
         let mut at = side.walk.rest.min(bytes.len());
         side.walk.rest -= at;
-        let mut copied = 0;
-        let mut is_changed = false;
+        // The rest of a message that the client must not see.
+        let mut copied = if self.hides_rest { at } else { 0 };
+        let mut is_changed = copied > 0;
         let stop = loop {
             match head(&bytes[at..]) {
                 Head::Partial if at == bytes.len() => break Stop::End,
@@ -59,6 +61,7 @@ impl Pooled {
                     }
                     at += have;
                     side.walk.rest = total - have;
+                    self.hides_rest = is_instead && have < total;
                 }
             }
         };
@@ -95,8 +98,15 @@ impl Pooled {
         if !self.journal.is_empty() && !matches!(tag, b'N' | b'S' | b'A') {
             self.journal.put_due((&*side.ledger).into(), side.patch);
         }
+        let next = side.ledger.steps_done() + 1;
         match tag {
             b'D' | b'd' => {}
+            b't' if matches!(self.journal.describing(next), Some(Act::HiddenDescribe { .. })) => {
+                return Passed::Instead;
+            }
+            b'T' if !is_whole && total <= DESCRIPTION_MAX && self.journal.describing(next).is_some() => {
+                return Passed::Not(Stop::Partial);
+            }
             b'C' => {
                 let tag = &frame[HEADER..];
                 match side.ledger.on_server(b'C', None) {
@@ -142,6 +152,9 @@ impl Pooled {
             _ => {
                 if let Settled::Step(step) = side.ledger.on_server(tag, None) {
                     side.memory.on_step(step, None);
+                    if matches!(tag, b'T' | b'n') && !self.journal.is_empty() {
+                        self.on_description(step, (tag, frame), total, side.has);
+                    }
                     if self.journal.on_step(step) == Shown::No {
                         return Passed::Instead;
                     }
@@ -197,8 +210,13 @@ impl Pooled {
             if side.ledger.awaits_copy() {
                 reach = reach_of(&report);
             }
+            let is_refused =
+                self.journal.is_outdated(side.ledger.steps_done() + 1) && report.code() == "26000";
+            let report = if is_refused { changed_result(&report) } else { report };
             self.learn(&report, side.has);
-            if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {
+            if is_refused {
+                renamed = Some(report);
+            } else if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {
                 renamed = Some(with_name(&report, name, own));
             } else if let Some(id) = id_in(&report)
                 && let Some(name) = self
@@ -247,7 +265,7 @@ impl Pooled {
                 }
             }
             // "cached plan must not change result type": whoever prepares it again gets a new one.
-            "0A000" if report.routine() == "RevalidateCachedQuery" => {
+            "0A000" if report.routine() == RESULT_CHANGED => {
                 self.names.all().for_each(|statement| statement.retire());
             }
             _ => {}

@@ -1,8 +1,10 @@
 //! What a client sends, made fit for the link that it happens to have.
 
+use super::described::Told;
 use super::execute::Executed;
 use super::has::{self, Sequences};
 use super::journal::Act;
+use super::messages::{put_close, rename};
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
 use crate::config::PoolMode;
@@ -18,16 +20,18 @@ use std::rc::Rc;
 /// How much of a message is needed to find the names in it.
 const NAMES_MAX: usize = 1024;
 
-type Side<'a> = super::Side<'a, ClientWalk>;
+pub(super) type Side<'a> = super::Side<'a, ClientWalk>;
 
 /// What becomes of a message.
-enum Sent {
+pub(super) enum Sent {
     /// It passes.
     Same,
     /// The patch stands instead of so many bytes at its beginning.
     Instead(usize),
     /// It does not pass (yet).
     Not(Stop),
+    /// The patch passes; it does not yet.
+    Later,
 }
 
 /// Whether the last values of sequences that other clients have left on the link …
@@ -66,6 +70,10 @@ impl Pooled {
                 }
                 Head::Frame { tag, total } => {
                     let have = total.min(bytes.len() - at);
+                    if tag == b'B' {
+                        let next = bytes.get(at + total..).unwrap_or_default();
+                        self.tells_next = next.first() == Some(&b'D') && next.get(HEADER) == Some(&b'P');
+                    }
                     match self.message(tag, total, &bytes[at..at + have], &mut side) {
                         Sent::Same => {}
                         Sent::Instead(length) => {
@@ -75,6 +83,13 @@ impl Pooled {
                             is_changed = true;
                         }
                         Sent::Not(stop) => break stop,
+                        Sent::Later => {
+                            out.extend_from_slice(&bytes[copied..at]);
+                            out.append(side.patch);
+                            copied = at;
+                            is_changed = true;
+                            break Stop::Later;
+                        }
                     }
                     side.walk.pass_next = false;
                     at += have;
@@ -330,7 +345,14 @@ impl Pooled {
         if self.must_wait(name, side) {
             return Sent::Not(Stop::Later);
         }
-        let known = self.names.get(name).cloned();
+        let found = self.names.find(name).map(|(statement, told)| (statement.clone(), told));
+        let (known, told) = found.map_or((None, Told::Nothing), |(statement, told)| (Some(statement), told));
+        if let Some(statement) = &known
+            && let Some(sent) = self.outdated(total, (portal, name), statement, told, side)
+        {
+            return sent;
+        }
+        self.on_bound(portal, known.as_ref().filter(|it| !it.is_lost), told);
         let asks = known.as_ref().map_or(Footprint::CLEAN, |statement| statement.footprint);
         match self.others_sequences(asks, side) {
             Others::TakenAwayFirst => return Sent::Not(Stop::Later),
@@ -352,7 +374,10 @@ impl Pooled {
     fn describe(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
         let Some(&kind) = frame.get(HEADER) else { return self.without_name(b'D', total, frame, side) };
         if kind != b'S' {
-            side.ledger.on_client(b'D');
+            let step = side.ledger.on_client(b'D');
+            if let Some((portal, _)) = cstring(&frame[HEADER + 1..]) {
+                self.on_describe_portal(portal, side.ledger.batch(), step);
+            }
             return Sent::Same;
         }
         let Some((name, _)) = cstring(&frame[HEADER + 1..]) else {
@@ -362,8 +387,12 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
+        let described = known.as_ref().filter(|it| !name.is_empty() && !it.is_lost).map(|it| it.id);
         let sent = self.about(b'D', total, b"S", name, known, side);
-        side.ledger.on_client(b'D');
+        let step = side.ledger.on_client(b'D');
+        if let Some(id) = described {
+            self.note(side.ledger.batch(), step, Act::Described { name: Some(name.into()), id });
+        }
         sent
     }
 
@@ -493,7 +522,7 @@ impl Pooled {
     }
 
     /// Makes a statement on the link where it is missing.
-    fn bring(&mut self, statement: &Rc<Statement>, side: &mut Side<'_>) {
+    pub(super) fn bring(&mut self, statement: &Rc<Statement>, side: &mut Side<'_>) {
         if side.has.statements.uses(statement.id) || statement.is_lost {
             return;
         }
@@ -511,7 +540,7 @@ impl Pooled {
         }
     }
 
-    fn hidden_close(&mut self, id: u32, weight: usize, side: &mut Side<'_>) {
+    pub(super) fn hidden_close(&mut self, id: u32, weight: usize, side: &mut Side<'_>) {
         let step = side.ledger.on_client(b'C');
         self.note(side.ledger.batch(), step, Act::HiddenClose { id, weight });
         put_close(side.patch, b'S', server_name(id, &mut [0; 16]));
@@ -539,34 +568,9 @@ impl Pooled {
         Sent::Not(if is_short { Stop::Partial } else { violation(words::ENDLESS_NAME.to_owned()) })
     }
 
-    fn note(&mut self, batch: u64, step: u64, act: Act) {
+    pub(super) fn note(&mut self, batch: u64, step: u64, act: Act) {
         self.journal.push(batch, step, act);
     }
-}
-
-pub(super) fn put_close(out: &mut Vec<u8>, kind: u8, name: &[u8]) {
-    out.push(b'C');
-    out.extend((name.len() as u32 + 6).to_be_bytes());
-    out.push(kind);
-    out.extend(name);
-    out.push(0);
-}
-
-/// Puts the beginning of a message with another name into the patch. Before the name stands a name
-/// of a portal (Bind), one byte (Describe) or nothing (Parse).
-fn rename(tag: u8, total: usize, before: &[u8], name: &[u8], own: &[u8], side: &mut Side<'_>) -> Sent {
-    let length = total - 1 - name.len() + own.len();
-    side.patch.push(tag);
-    side.patch.extend((length as u32).to_be_bytes());
-    side.patch.extend(before);
-    let mut skipped = HEADER + before.len() + name.len() + 1;
-    if tag == b'B' {
-        side.patch.push(0);
-        skipped += 1;
-    }
-    side.patch.extend(own);
-    side.patch.push(0);
-    Sent::Instead(skipped)
 }
 
 const _: () = assert!(has::UNKNOWN == 0, "statements count from one");

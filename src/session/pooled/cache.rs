@@ -4,6 +4,7 @@
 //! came by stays for another round, who was not goes. That is nearly "least recently used" and
 //! costs a use no more than setting a mark.
 
+use super::described::Described;
 use crate::sys::Map;
 
 /// The most bytes of statements on one link.
@@ -14,6 +15,7 @@ struct Slot {
     id: u32,
     weight: usize,
     was_used: bool,
+    described: Option<Described>,
 }
 
 /// See the module.
@@ -37,6 +39,18 @@ impl Cache {
         }
     }
 
+    /// What the link has said that a statement results in.
+    pub fn described(&self, id: u32) -> Option<Described> {
+        self.slots[*self.places.get(&id)?].described
+    }
+
+    /// It has said so.
+    pub fn describe(&mut self, id: u32, described: Described) {
+        if let Some(place) = self.places.get(&id) {
+            self.slots[*place].described = Some(described);
+        }
+    }
+
     /// Something that has to go before `weight` more bytes come, if so, and there may be `most`.
     pub fn make_room(&mut self, weight: usize, most: usize) -> Option<(u32, usize)> {
         if self.slots.is_empty() || self.slots.len() < most && self.bytes + weight <= BYTES_MAX {
@@ -56,7 +70,7 @@ impl Cache {
     /// The link has it now.
     pub fn insert(&mut self, id: u32, weight: usize) {
         if self.places.insert(id, self.slots.len()).is_none() {
-            self.slots.push(Slot { id, weight, was_used: true });
+            self.slots.push(Slot { id, weight, was_used: true, described: None });
             self.bytes += weight;
         }
     }

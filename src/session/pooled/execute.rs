@@ -83,7 +83,7 @@ impl Pooled {
         let mut bytes = Vec::new();
         let most = self.group.max_prepared_statements();
         while let Some((id, _)) = has.statements.make_room(statement.weight(), most) {
-            super::ask::put_close(&mut bytes, b'S', server_name(id, &mut [0; 16]));
+            super::messages::put_close(&mut bytes, b'S', server_name(id, &mut [0; 16]));
         }
         statement.put_parse(&mut bytes, server_name(statement.id, &mut [0; 16]), has.site);
         bytes.extend(b"S\0\0\0\x04");

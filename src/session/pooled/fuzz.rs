@@ -76,19 +76,24 @@ impl Default for Stage {
 }
 
 /// One session and its link.
-struct Talk {
-    pooled: Pooled,
+pub(super) struct Talk {
+    pub(super) pooled: Pooled,
     client: ClientWalk,
     server: ServerWalk,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     memory: Memory,
-    has: Has,
-    to_server: Vec<u8>,
-    to_client: Vec<u8>,
+    pub(super) has: Has,
+    pub(super) to_server: Vec<u8>,
+    pub(super) to_client: Vec<u8>,
     stops: Vec<Stop>,
 }
 
 impl Talk {
+    #[cfg(test)]
+    pub(super) fn in_transaction_mode() -> Self {
+        STAGE.with(|stage| Self::new(PoolMode::Transaction, stage))
+    }
+
     fn new(mode: PoolMode, stage: &Stage) -> Self {
         let key = Cancels::default().register(1, 4);
         let counters: Arc<Counters> = Arc::default();
@@ -106,7 +111,7 @@ impl Talk {
         }
     }
 
-    fn ask(&mut self, bytes: &[u8]) -> Region {
+    pub(super) fn ask(&mut self, bytes: &[u8]) -> Region {
         let (mut out, mut patch) = (Vec::new(), Vec::new());
         let Talk { client, ledger, memory, has, .. } = self;
         let side = Side { walk: client, ledger, memory, has, patch: &mut patch };
@@ -116,7 +121,7 @@ impl Talk {
         region
     }
 
-    fn answer(&mut self, bytes: &[u8]) -> Region {
+    pub(super) fn answer(&mut self, bytes: &[u8]) -> Region {
         let (mut out, mut patch) = (Vec::new(), Vec::new());
         let Talk { server, ledger, memory, has, .. } = self;
         let side = Side { walk: server, ledger, memory, has, patch: &mut patch };

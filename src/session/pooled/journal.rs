@@ -17,6 +17,12 @@ pub enum Act {
     Parse { name: Box<[u8]>, id: u32, former: Option<Rc<Statement>>, on_link: Option<u32> },
     /// A message of the client's that the server refuses, in words that should have the client's name.
     Refused { name: Box<[u8]>, own: Box<[u8]> },
+    /// A Bind of the client's that the server refuses: the result is not the one that the client knows.
+    Outdated,
+    /// A Describe of the client's of statement `id`, under the name or of a portal.
+    Described { name: Option<Box<[u8]>>, id: u32 },
+    /// A Describe of ours: hidden.
+    HiddenDescribe { id: u32 },
     /// A Parse of ours: hidden.
     HiddenParse { id: u32 },
     /// A message of ours whose effect nobody keeps account of: hidden.
@@ -141,8 +147,13 @@ impl Journal {
             return Shown::Yes;
         }
         let shown = match front.act {
-            Act::Parse { .. } | Act::CloseUnnamed { .. } | Act::Refused { .. } => Shown::Yes,
+            Act::Parse { .. }
+            | Act::CloseUnnamed { .. }
+            | Act::Refused { .. }
+            | Act::Outdated
+            | Act::Described { .. } => Shown::Yes,
             Act::Hidden
+            | Act::HiddenDescribe { .. }
             | Act::HiddenDiscard
             | Act::HiddenParse { .. }
             | Act::HiddenUnnamed
@@ -151,6 +162,17 @@ impl Journal {
         };
         self.entries.pop_front();
         shown
+    }
+
+    /// What asks for a description by message `step`, if that is the next one.
+    pub fn describing(&self, step: u64) -> Option<&Act> {
+        let front = self.entries.front().filter(|entry| entry.step == step)?;
+        matches!(front.act, Act::Described { .. } | Act::HiddenDescribe { .. }).then_some(&front.act)
+    }
+
+    /// Whether message `step` is a Bind that is refused for its result.
+    pub fn is_outdated(&self, step: u64) -> bool {
+        self.entries.front().is_some_and(|entry| entry.step == step && matches!(entry.act, Act::Outdated))
     }
 
     /// The name that an error about message `step` should have, and the one that it has.

@@ -24,6 +24,7 @@ pub mod ask;
 pub mod auto;
 mod cache;
 mod carry;
+mod described;
 mod execute;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -31,6 +32,7 @@ pub mod habits;
 pub mod has;
 mod journal;
 mod linger;
+mod messages;
 mod names;
 pub mod prepare;
 mod probe;
@@ -102,14 +104,22 @@ pub struct Pooled {
     is_open: bool,
     /// The batch in which the client has sent its statement without a name.
     unnamed_in: u64,
-    /// The client's next message waits until earlier batches are settled.
+    /// The client's next message waits until earlier batches are settled, or what `asked_in` asks is answered.
     waits: bool,
+    /// The message of ours that asks what a statement results in.
+    asked_in: u64,
+    /// Behind this Bind of the client's a Describe of its portal stands.
+    tells_next: bool,
+    /// The portal that was made last, and of which statement, where the client knows no result of it.
+    bound: Option<(Box<[u8]>, u32)>,
     /// The client asks for the last values of sequences: those of other clients must not be there.
     uses_last_values: bool,
     /// Of this simple query the first command is ours.
     hides_command_of: Option<u64>,
     /// A Flush was sent: made-up answers must not wait for the server's next one.
     wants_answers: bool,
+    /// What is still to come of the server's message is not for the client.
+    hides_rest: bool,
     /// Statement mode: a transaction block was begun.
     pub has_begun_block: bool,
     cancel: CancelPointer,
@@ -176,9 +186,13 @@ impl Pooled {
             is_open: false,
             unnamed_in: 0,
             waits: false,
+            asked_in: 0,
+            tells_next: false,
+            bound: None,
             uses_last_values: false,
             hides_command_of: None,
             wants_answers: false,
+            hides_rest: false,
             has_begun_block: false,
             cancel,
             warned: Vec::new(),
@@ -343,7 +357,9 @@ impl Pooled {
     /// Whether the client's next message has to wait for answers to earlier ones; when it has waited
     /// long enough, it is looked at again (`true` the second).
     pub fn waits(&mut self, ledger: &Ledger) -> (bool, bool) {
-        if self.waits && (self.journal.has_before(ledger.batch()) || self.waits_to_bring(ledger)) {
+        let is_asked = ledger.steps_done() < self.asked_in;
+        if self.waits && (is_asked || self.journal.has_before(ledger.batch()) || self.waits_to_bring(ledger))
+        {
             return (true, false);
         }
         (false, std::mem::take(&mut self.waits))
@@ -409,7 +425,9 @@ impl Pooled {
         self.bringing = Bringing::Nothing;
         self.evidence = Evidence::default();
         self.wants_answers = false;
+        self.hides_rest = false;
         self.waits = false;
+        self.asked_in = 0;
         self.footprint = Footprint::CLEAN;
         self.spoken.clear();
         while let Some(act) = self.journal.lost() {
@@ -465,7 +483,11 @@ impl Pooled {
                     has.sequences = has::Sequences::Mixed;
                 }
             }
-            Act::Hidden | Act::Refused { .. } => {}
+            Act::Hidden
+            | Act::Refused { .. }
+            | Act::Outdated
+            | Act::HiddenDescribe { .. }
+            | Act::Described { .. } => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a client's names mean.
 
+use super::described::Told;
 use super::statements::Statement;
 use crate::sys::Map;
 use std::collections::VecDeque;
@@ -8,7 +9,7 @@ use std::rc::Rc;
 /// A client's prepared statements by the names it gave them.
 #[derive(Debug, Default)]
 pub struct Names {
-    named: Map<Box<[u8]>, Rc<Statement>>,
+    named: Map<Box<[u8]>, Named>,
     /// How many of them cannot be made on another link.
     lost: usize,
     /// Two of them have been one statement.
@@ -17,10 +18,38 @@ pub struct Names {
     pub unnamed: Option<Rc<Statement>>,
 }
 
+#[derive(Debug)]
+struct Named {
+    statement: Rc<Statement>,
+    told: Told,
+}
+
 impl Names {
     /// What a name means.
     pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        self.find(name).map(|(statement, _)| statement)
+    }
+
+    /// The same, and what the client was told of its result. What has no name is not held to that.
+    pub fn find(&self, name: &[u8]) -> Option<(&Rc<Statement>, Told)> {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map(|it| (it, Told::NoRows));
+        }
+        self.named.get(name).map(|it| (&it.statement, it.told))
+    }
+
+    /// The client was told what statement `id` results in, under that name or under any.
+    pub fn tell(&mut self, name: Option<&[u8]>, id: u32, told: Told) {
+        let Some(name) = name else {
+            let all = self.named.values_mut().filter(|it| it.statement.id == id);
+            return all.filter(|it| matches!(it.told, Told::Nothing)).for_each(|it| it.told = told);
+        };
+        let Some(known) = self.named.get_mut(name).filter(|it| it.statement.id == id) else { return };
+        if known.told.is_contradicted(told) {
+            // Who prepares it again gets a new one: links differ in this one.
+            known.statement.retire();
+        }
+        known.told = told;
     }
 
     /// Gives a name a meaning; returns the one it had.
@@ -31,9 +60,10 @@ impl Names {
         self.has_twins |= statement.as_ref().is_some_and(|it| self.is_twin(it));
         self.lost += usize::from(statement.as_ref().is_some_and(|it| it.is_lost));
         let former = match statement {
-            Some(statement) => self.named.insert(name.into(), statement),
+            Some(statement) => self.named.insert(name.into(), Named { statement, told: Told::Nothing }),
             None => self.named.remove(name),
         };
+        let former = former.map(|it| it.statement);
         self.lost -= usize::from(former.as_ref().is_some_and(|it| it.is_lost));
         former
     }
@@ -43,7 +73,7 @@ impl Names {
         const OTHERS: usize = 2;
         !self.has_twins
             && Rc::strong_count(statement) > OTHERS
-            && self.named.values().any(|known| Rc::ptr_eq(known, statement))
+            && self.named.values().any(|known| Rc::ptr_eq(&known.statement, statement))
     }
 
     /// Whether a statement does not tell its name.
@@ -65,12 +95,12 @@ impl Names {
 
     /// All that have names.
     pub fn all(&self) -> impl Iterator<Item = &Rc<Statement>> {
-        self.named.values()
+        self.named.values().map(|it| &it.statement)
     }
 
     /// A name for a statement, by its number.
     pub fn name_of(&self, id: u32) -> Option<&[u8]> {
-        self.named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| name.as_ref())
+        self.named.iter().find(|(_, it)| it.statement.id == id).map(|(name, _)| name.as_ref())
     }
 
     /// Whether some statement is on the present link and can be on no other.

@@ -114,6 +114,21 @@ async def statements():
     await transaction.rollback()
     await conn.execute("alter table animals add extra int")
     say(len(await conn.fetchrow("select * from animals where id = 1")))
+    # Changed by somebody else, outside of a transaction: those who have prepared it see to it themselves.
+    readers = [await connect() for _ in range(6)]
+    cow = "select * from animals where name = 'cow'"
+    held = [await reader.prepare(cow) for reader in readers]
+    for change in ("add more int default 7", "drop column more", "alter legs type bigint"):
+        for _ in range(3):
+            say([len(row) for row in await asyncio.gather(*(reader.fetchrow(cow) for reader in readers))])
+        await conn.execute(f"alter table animals {change}")
+        for _ in range(3):
+            say([list(row.keys()) for row in await asyncio.gather(*(reader.fetchrow(cow) for reader in readers))])
+        say({(await failing(plan.fetchrow()))[0:2] for plan in held})
+        held = [await reader.prepare(cow) for reader in readers]
+        say([(await plan.fetchrow())["name"] for plan in held])
+    for reader in readers:
+        await reader.close()
     await conn.close()
 
 

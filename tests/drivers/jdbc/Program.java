@@ -226,6 +226,16 @@ public class Program {
                 c.rollback();
                 c.setAutoCommit(true);
                 run(c, "alter table parts add extra int");
+                // Outside of a transaction the driver prepares it anew.
+                for (String change : new String[] {"add more int default 7", "drop column more"}) {
+                    run(c, "alter table parts " + change);
+                    for (int n = 0; n < 6; n++) {
+                        s.setInt(1, 1);
+                        try (ResultSet rows = s.executeQuery()) {
+                            say(change, rows.next(), rows.getMetaData().getColumnCount(), rows.getString(2));
+                        }
+                    }
+                }
             }
             try (Statement s = c.createStatement()) {
                 s.execute("do $$ begin raise notice 'hello'; raise warning 'careful'; end $$");

@@ -71,6 +71,13 @@ async function statements() {
     await tx`select * from pj_things where id = 1`;
   })));
   say((await sql`select 1 as a`)[0].a);
+  // The same outside of a transaction, on several connections that have prepared it.
+  const things = () => Promise.all(Array.from({ length: 8 }, () => sql`select * from pj_things where id = 1`));
+  await things();
+  for (const change of ["add more int default 7", "drop column more"]) {
+    await sql.unsafe(`alter table pj_things ${change}`);
+    for (let n = 0; n < 3; n++) say((await things()).map((rows) => Object.keys(rows[0]).length));
+  }
   await sql.end();
 }
 
