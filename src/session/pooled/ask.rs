@@ -411,7 +411,10 @@ impl Pooled {
                 let step = side.ledger.on_client(b'C');
                 self.note(side.ledger.batch(), step, Act::CloseUnnamed { former });
                 return Sent::Same;
-            } else if frame.len() == total && self.names.get(name).is_some() {
+            } else if total <= KEPT_MAX && self.names.get(name).is_some() {
+                if frame.len() < total {
+                    return Sent::Not(Stop::Partial);
+                }
                 let former = self.names.set(name, None);
                 let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
                 self.note(batch, step, Act::FakeClose { name: name.into(), former });
