@@ -66,6 +66,23 @@ pub enum NoRoute {
 }
 
 impl RouteMap {
+    /// The first map of a server that has no cloud, its door open.
+    pub fn alone(local: Arc<Upstream>) -> Self {
+        Self {
+            version: 1,
+            epoch: Epoch(1),
+            writer: Site::Local,
+            life: 0,
+            door: Door::Open,
+            halts: Arc::default(),
+            names: Arc::default(),
+            is_draining: false,
+            local,
+            cloud: None,
+            mirrored: Arc::default(),
+        }
+    }
+
     /// Whether nobody's statements are sent, links or not.
     pub fn holds_everything(&self) -> bool {
         self.door != Door::Open || self.halts.all == Halt::Suspended

@@ -91,17 +91,9 @@ mod tests {
     fn routes() -> Routes {
         let name = |n: &str| DatabaseName::new(n).unwrap();
         Routes::new(RouteMap {
-            version: 1,
-            epoch: Epoch(1),
-            writer: Site::Local,
-            life: 0,
-            door: Door::Open,
-            halts: Arc::default(),
-            names: Arc::default(),
-            is_draining: false,
-            local: upstream(1),
             cloud: Some(upstream(2)),
             mirrored: Arc::new([(name("shop"), name("shop_copy"))].into()),
+            ..RouteMap::alone(upstream(1))
         })
     }
 

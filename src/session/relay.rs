@@ -528,27 +528,15 @@ mod tests {
     use super::super::account::Passing;
     use super::*;
     use crate::backend::Upstream;
-    use crate::base::{Epoch, Moment};
+    use crate::base::Moment;
     use crate::observe::clients::{ClientOrigin, Clients};
-    use crate::route::{Door, RouteMap};
+    use crate::route::RouteMap;
     use crate::sys::Detached;
     use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
 
     fn routes() -> Routes {
-        let routes = Routes::new(RouteMap {
-            version: 1,
-            epoch: Epoch(1),
-            writer: Site::Local,
-            life: 0,
-            door: Door::Open,
-            halts: Arc::default(),
-            names: Arc::default(),
-            is_draining: false,
-            local: Arc::new(Upstream { endpoints: Vec::new() }),
-            cloud: None,
-            mirrored: Arc::default(),
-        });
+        let routes = Routes::new(RouteMap::alone(Arc::new(Upstream { endpoints: Vec::new() })));
         routes.gate().open_until(Moment::NEVER);
         routes
     }

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use cloud_mirror::auth::{self, Authenticator, ClientEncryption, VerifierSource};
 use cloud_mirror::backend::tls::ServerTls;
 use cloud_mirror::backend::{Address, Endpoint, Party, Upstream};
-use cloud_mirror::base::{DatabaseName, Epoch, Moment, Site};
+use cloud_mirror::base::{DatabaseName, Moment, Site};
 use cloud_mirror::lab::{Cluster, SocketAuth};
 use cloud_mirror::observe::Counters;
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::pool::{Cancels, Pool, Settings};
-use cloud_mirror::route::{Door, RouteMap, Routes};
+use cloud_mirror::route::{RouteMap, Routes};
 use cloud_mirror::serve::{Bound, Console, ConsoleClient, DataThreads, Front, Listener, Sharing};
 use cloud_mirror::session::timeouts::Limits;
 use cloud_mirror::session::{Shared, Suspicion, Verdict};
@@ -115,17 +115,9 @@ impl Fixture {
         };
         let name = |name: &str| DatabaseName::new(name).unwrap();
         let routes = Routes::new(RouteMap {
-            version: 1,
-            epoch: Epoch(1),
-            writer: Site::Local,
-            life: 0,
-            door: Door::Open,
-            halts: Arc::default(),
-            names: Arc::default(),
-            is_draining: false,
-            local: upstream(&local),
             cloud: cloud.as_ref().map(upstream),
             mirrored: Arc::new(BTreeMap::from([(name("shop"), name("shop_copy"))])),
+            ..RouteMap::alone(upstream(&local))
         });
         routes.gate().open_until(Moment::NEVER);
         let (suspicions, mut suspected) = mpsc::channel::<Suspicion>(64);

@@ -7,13 +7,13 @@ use super::has::Has;
 use super::stash::Group;
 use super::{Pooled, Side};
 use crate::backend::{Login, Proof, Upstream};
-use crate::base::{Epoch, RoleName, Site};
+use crate::base::RoleName;
 use crate::config::PoolMode;
 use crate::observe::Counters;
 use crate::observe::clients::Clients;
 use crate::observe::traffic::Traffic;
 use crate::pool::{self, Cancels, Pool, Reports};
-use crate::route::{Door, RouteMap, Routes};
+use crate::route::{RouteMap, Routes};
 use crate::session::ledger::Ledger;
 use crate::session::memory::Memory;
 use crate::session::walk::{ClientWalk, Region, ServerWalk, Stop};
@@ -38,19 +38,7 @@ struct Stage {
 impl Default for Stage {
     fn default() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let map = RouteMap {
-            version: 1,
-            epoch: Epoch(1),
-            writer: Site::Local,
-            life: 0,
-            door: Door::Open,
-            halts: Arc::default(),
-            names: Arc::default(),
-            is_draining: false,
-            local: Arc::new(Upstream { endpoints: Vec::new() }),
-            cloud: None,
-            mirrored: Arc::default(),
-        };
+        let map = RouteMap::alone(Arc::new(Upstream { endpoints: Vec::new() }));
         let shared = Arc::new(Shared {
             routes: Routes::new(map.clone()),
             pool: Pool::new(pool::Settings::default(), runtime.handle().clone()),
