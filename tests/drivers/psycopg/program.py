@@ -294,6 +294,9 @@ def transactions():
         say("two phase", failing(lambda: conn.execute("prepare transaction 'x'"))[0:4])
         conn.rollback()
     with connect(autocommit=True) as conn:
+        # Where the server allows it, it would stay for whoever comes next.
+        say("its end", failing(lambda: conn.execute("rollback prepared 'x'"))[0:4])
+    with connect(autocommit=True) as conn:
         say("dirty", failing(lambda: (conn.execute("begin"), conn.execute("insert into people (name) values ('half')"))))
     with connect() as conn:
         say("gone", conn.execute("select count(*) from people where name = 'half'").fetchone())
