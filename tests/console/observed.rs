@@ -21,9 +21,15 @@ async fn the_status_has_percentiles_of_each_pool() {
         one.unwrap();
         two.unwrap();
     }
-    let status = proxy.status().await.unwrap();
-    let pools = status["pools"].as_array().unwrap();
-    let pool = pools.iter().find(|pool| pool["database"] == "shop" && pool["user"] == "app").unwrap();
+    // The last answer is counted behind its way to the client.
+    let pool = eventually(PATIENCE, async || {
+        let status = proxy.status().await.map_err(|error| error.to_string())?;
+        let pools = status["pools"].as_array().ok_or("no pools")?;
+        let pool = pools.iter().find(|pool| pool["database"] == "shop" && pool["user"] == "app");
+        let pool = pool.filter(|pool| pool["query"]["count"].as_u64().is_some_and(|count| count >= 100));
+        pool.cloned().ok_or_else(|| format!("{status:#}").into())
+    })
+    .await;
     let of = |what: &str, name: &str| {
         pool[what][name].as_u64().unwrap_or_else(|| panic!("{what} {name}: {pool:#}"))
     };
