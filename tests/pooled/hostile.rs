@@ -123,6 +123,18 @@ async fn nobody_finds_what_code_that_nobody_has_named_leaves_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_survive_a_transaction_is_gone_for_the_very_next_statement() {
+    let proxy = proxy(&[("pool.mode", "transaction"), ("pool.size", "1")]).await;
+    let mut client = Raw::log_in(proxy.port()).await;
+    for number in 0..20 {
+        // Behind a CREATE the catalogue is asked, while the client speaks on.
+        client.query(&format!("create temp table brief_{number} (v int)")).await;
+        let said = shown(&client.query(&format!("insert into brief_{number} values (1)")).await);
+        assert!(said.contains("42P01"), "{number}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seed_a_snapshot_and_a_large_object_are_their_sessions_own() {
     let direct = async |client: &mut Raw| {
         let mut said = Vec::new();

@@ -236,7 +236,7 @@ impl Pooled {
         }
         if others == Others::TakenAwayNow && is_whole {
             self.hides_command_of = Some(n);
-            side.has.sequences = Sequences::OfNobody;
+            side.has.sequences = Sequences::Of(self.client);
             side.patch.push(b'Q');
             side.patch.extend(((total - 1 + DISCARD_SEQUENCES.len() + 1) as u32).to_be_bytes());
             side.patch.extend(DISCARD_SEQUENCES);
@@ -510,7 +510,7 @@ impl Pooled {
     }
 
     fn discard_sequences(&mut self, side: &mut Side<'_>) {
-        side.has.sequences = Sequences::OfNobody;
+        side.has.sequences = Sequences::Of(self.client);
         let batch = side.ledger.batch();
         let site = side.has.site;
         Statement::of(DISCARDING, site).put_parse(side.patch, DROPPED, site);

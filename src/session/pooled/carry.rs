@@ -73,7 +73,13 @@ impl Relay {
             self.server_in.extend_from_slice(&bytes[read..]);
             self.facts.set_ties(pooled.ties().bits());
             return match asked {
-                Asked::Unfinished | Asked::Known => None,
+                Asked::Unfinished => None,
+                Asked::Known => {
+                    // At once: the client's next statement may be there already, and must not find what
+                    // the transaction before it has left.
+                    self.let_go(cx);
+                    None
+                }
                 Asked::Ended(report) => Some(Exit::LinkLost { report: Some(report) }),
                 Asked::Violation => Some(Exit::ServerViolation("invalid message from the server".to_owned())),
             };
