@@ -20,7 +20,8 @@ async fn killed_under(mode: &str, before: impl AsyncFn(&Pair), after: impl Async
     before(&pair).await;
     pair.caught_up().await;
     let transaction = within.transaction().await.unwrap();
-    transaction.execute("insert into t (v) values ('lost')", &[]).await.unwrap();
+    // Not `execute`: behind it the driver closes its statement, which may be unanswered at the kill.
+    transaction.batch_execute("insert into t (v) values ('lost')").await.unwrap();
     pair.local.kill9().unwrap();
     pair.is_noticed().await;
     // Held until the cloud writes, on a link of its own there.

@@ -84,10 +84,14 @@ async fn a_late_cancel_that_meets_our_question_ties_nobody() {
     let proxy = one_connection("auto").await;
     let watching = admin(&proxy).await;
     let client = connect(&proxy, "app", "shop").await;
+    let pid = rows(&watching, "SHOW SERVERS").await[0].get("remote_pid").unwrap().to_owned();
     client.batch_execute("select set_config('my.own', 'kept', false)").await.unwrap();
-    let asking = "select count(*) from pg_stat_activity where usename = 'app' and state = 'active'
-        and query like '%pg_my_temp_schema%'";
-    let asks = async || that(server.value("postgres", asking).await?, |count| count == "1");
+    // Other tests' connections are asked as well.
+    let asking = format!(
+        "select count(*) from pg_stat_activity where pid = {pid} and state = 'active'
+            and query like '%pg_my_temp_schema%'"
+    );
+    let asks = async || that(server.value("postgres", &asking).await?, |count| count == "1");
     eventually(PATIENCE, asks).await;
     client.cancel_token().cancel_query(NoTls).await.unwrap();
     let cancelled = "cloud_mirror_links_probed_total 2";
