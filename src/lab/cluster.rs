@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// For a start, with recovery, on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// For a stop or for the end of orphans.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// For one of our own statements.
 const SQL_LIMIT: Duration = Duration::from_secs(120);
@@ -279,7 +279,7 @@ impl Cluster {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.port()).user(SUPERUSER).password(PASSWORD).dbname(database);
         config.application_name("lab");
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(60);
         let connecting = tokio::time::timeout(limit, config.connect(NoTls)).await;
         let (client, connection) = connecting.map_err(|_| Error::Timeout {
             what: "a login",

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// How long the proxy may take to let clients in, or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One proxy: its arguments, its ports and its directory stay the same over restarts.
 #[derive(Debug)]

@@ -57,6 +57,9 @@ pub(super) struct Server {
 /// How long an immediate stop may take before `Drop` kills.
 const DROP_PATIENCE: Duration = Duration::from_secs(4);
 
+/// For all processes to stand still, on a busy machine.
+const FREEZE_LIMIT: Duration = Duration::from_secs(60);
+
 impl Server {
     pub(super) fn new(
         place: Place,
@@ -160,7 +163,7 @@ impl Server {
     /// when all stand still.
     pub(super) fn freeze(&self) -> Result<(), Error> {
         self.signal(Signal::SIGSTOP)?;
-        let end = Instant::now() + DROP_PATIENCE;
+        let end = Instant::now() + FREEZE_LIMIT;
         while Instant::now() < end {
             let all = self.processes();
             processes::signal(&all, Signal::SIGSTOP);
@@ -169,7 +172,7 @@ impl Server {
             }
             std::thread::yield_now();
         }
-        Err(Error::Timeout { what: "freezing", limit: DROP_PATIENCE, log: self.log_end() })
+        Err(Error::Timeout { what: "freezing", limit: FREEZE_LIMIT, log: self.log_end() })
     }
 
     /// Lets all go on.

@@ -359,7 +359,7 @@ mod tests {
     }
 
     async fn next(handle: &mut Handle) -> Report {
-        tokio::time::timeout(Duration::from_secs(5), handle.reports.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(60), handle.reports.recv()).await.unwrap().unwrap()
     }
 
     async fn acquire(handle: &mut Handle, site: Site) -> Held {
