@@ -173,7 +173,7 @@ async fn pgbench(pair: &Pair) {
     let rows = run(pair, Way::Proxy, "psql", &["-XAtqc", "select count(*) from pgbench_history"]).await.out;
     assert_eq!(rows, "1200\n");
     // The tables are younger than the mirror: it goes on and says that it does not carry them.
-    eventually(Duration::from_secs(20), async || {
+    eventually(Duration::from_secs(60), async || {
         let status = pair.proxy.status().await?;
         match status["mirrors"][0]["state"]["state"].as_str() {
             Some("following") => Ok(()),

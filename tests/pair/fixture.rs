@@ -59,6 +59,8 @@ impl Pair {
         let mut all = vec!["--local", from.as_str(), "--cloud", to.as_str()];
         all.extend(arguments);
         let proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &all).unwrap();
+        // A server that is slow because the machine is busy is not taken for one that is frozen.
+        let proxy = proxy.variable("CLOUD_MIRROR__FAILOVER__PROBE_TIMEOUT", "20s");
         Pair { local, cloud, proxy }
     }
 
@@ -88,7 +90,7 @@ impl Pair {
 
     /// Waits until a site may write.
     pub async fn writer_is(&self, site: &str) {
-        eventually(Duration::from_secs(30), async || {
+        eventually(Duration::from_secs(60), async || {
             let status = self.proxy.status().await?;
             match status["writer"].as_str() {
                 Some(found) if found == site => Ok(()),
@@ -100,7 +102,7 @@ impl Pair {
 
     /// Waits until the lease is held in this epoch.
     pub async fn epoch_is(&self, epoch: u64) {
-        eventually(Duration::from_secs(30), async || {
+        eventually(Duration::from_secs(60), async || {
             let status = self.proxy.status().await?;
             let lease = &status["lease"];
             if lease["epoch"].as_u64() == Some(epoch) && lease["is_held"] == true {
@@ -142,7 +144,7 @@ impl Pair {
 
     /// Waits until the proxy is not steady any more.
     pub async fn is_noticed(&self) {
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(60), async || {
             let status = self.proxy.status().await?;
             if status["state"] == "steady" && status["writer"] == "local" {
                 return Err(format!("{status:#}").into());

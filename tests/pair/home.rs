@@ -1,5 +1,6 @@
 //! The way home, and the loop of failing over and coming home.
 
+use crate::failover::LONG_GRACE;
 use crate::fixture::Pair;
 use crate::load::Load;
 use cloud_mirror::lab::eventually;
@@ -8,14 +9,14 @@ use std::time::{Duration, Instant};
 
 /// `kill -9` of the local server under load, then home again, `rounds` times.
 async fn rounds(rounds: usize) {
-    let pair = Pair::start().await;
+    let pair = Pair::start_with(&LONG_GRACE).await;
     let mut stalls = Vec::new();
     let mut acknowledged: HashSet<u64> = HashSet::new();
     for round in 1..=rounds {
         pair.mirror_is("following").await;
         let load = Load::start_at(&pair.proxy.url("app", "app-secret", "shop"), 4, round as u64 * 1_000_000);
         eventually(
-            Duration::from_secs(20),
+            Duration::from_secs(60),
             async || if load.count() > 200 { Ok(()) } else { Err("no rows".into()) },
         )
         .await;
@@ -24,7 +25,7 @@ async fn rounds(rounds: usize) {
         let killed = Instant::now();
         pair.writer_is("cloud").await;
         let count = load.count();
-        eventually(Duration::from_secs(20), async || {
+        eventually(Duration::from_secs(60), async || {
             if load.count() > count + 50 { Ok(()) } else { Err(pair.proxy.log().into()) }
         })
         .await;
@@ -62,8 +63,9 @@ async fn rounds(rounds: usize) {
         p50.as_millis(),
         stalls.last().unwrap().as_millis()
     );
-    // Without optimisation each log-in of a client that was cut off computes for a tenth of a second.
-    let bar = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 2 });
+    // How quick it is, the campaign measures. Without optimisation each log-in of a client that was cut off
+    // computes for a tenth of a second, beside other tests: all that is said then is that no restart was waited for.
+    let bar = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 2 });
     assert!(*stalls.last().unwrap() < bar, "{stalls:?}");
 }
 

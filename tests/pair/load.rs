@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 pub struct Seen {
     /// Rows that were acknowledged, and when.
     pub acknowledged: Vec<(u64, Instant)>,
+    /// When their statements were sent.
+    pub sent: BTreeMap<u64, Instant>,
     /// How often each SQLSTATE came; a connection that ended without one counts as `closed`.
     pub errors: BTreeMap<String, u64>,
 }
@@ -94,9 +96,13 @@ async fn write(url: String, seen: Arc<Mutex<Seen>>, stop: Arc<AtomicBool>, numbe
         };
         let ended = tokio::spawn(connection);
         while !stop.load(Ordering::Relaxed) {
-            let n = number.fetch_add(1, Ordering::Relaxed);
+            let (n, sent) = (number.fetch_add(1, Ordering::Relaxed), Instant::now());
             match client.execute("insert into t (v) values ($1)", &[&n.to_string()]).await {
-                Ok(_) => seen.lock().unwrap().acknowledged.push((n, Instant::now())),
+                Ok(_) => {
+                    let mut seen = seen.lock().unwrap();
+                    seen.acknowledged.push((n, Instant::now()));
+                    seen.sent.insert(n, sent);
+                }
                 Err(error) if error.is_closed() => break,
                 Err(error) => note(&seen, &error),
             }

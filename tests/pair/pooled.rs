@@ -55,7 +55,7 @@ async fn clients_of_auto_mode_go_on_in_the_cloud_unless_something_ties_them() {
     };
     let after = async |_: &Pair| {
         let client: &tokio_postgres::Client = tied.get().unwrap();
-        eventually(Duration::from_secs(10), async || match client.batch_execute("select 1").await {
+        eventually(Duration::from_secs(60), async || match client.batch_execute("select 1").await {
             Err(error) if code(&error) == "57P01" || error.is_closed() => Ok(()),
             other => Err(format!("{other:?}").into()),
         })

@@ -57,7 +57,7 @@ async fn survives(kills: usize, seed: u64) {
     pair.mirror_is("following").await;
     load.kill().await.unwrap();
     // The server ends the sessions of a client that was killed when it next reads from them.
-    eventually(Duration::from_secs(20), async || {
+    eventually(Duration::from_secs(60), async || {
         let busy =
             "select count(*) from pg_stat_activity where usename = 'app' and application_name = 'pgbench'";
         match pair.local.value("shop", busy).await.unwrap().as_str() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Waits until `cloud-mirror status` ends with `code` and shows `words`.
 async fn status_is(pair: &Pair, code: i32, words: &str) {
-    eventually(Duration::from_secs(30), async || {
+    eventually(Duration::from_secs(60), async || {
         let address = format!("127.0.0.1:{}", pair.proxy.http_port());
         let asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_cloud-mirror"))
             .args(["status", "--http", &address])

@@ -76,7 +76,7 @@ impl Default for Options {
             with_cloud: false,
             socket_auth: SocketAuth::Peer,
             judge: Arc::new(|_| Verdict::Alive),
-            hold_timeout: Duration::from_secs(20),
+            hold_timeout: Duration::from_secs(60),
             data_threads: 1,
         }
     }

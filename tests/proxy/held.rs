@@ -6,7 +6,9 @@ use cloud_mirror::auth::Method;
 use cloud_mirror::backend::tls::ServerTls;
 use cloud_mirror::backend::{Address, Endpoint, Upstream};
 use cloud_mirror::base::{Epoch, Moment, Site};
+use cloud_mirror::config::Pool;
 use cloud_mirror::lab::{SocketAuth, eventually, eventually_true};
+use cloud_mirror::pool::Settings;
 use cloud_mirror::route::Door;
 use cloud_mirror::session::Verdict;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ async fn a_closed_door_refuses_sessions_that_still_have_their_link() {
     client.batch_execute("create temp table mine (v int)").await.unwrap();
     close(&f);
     let refused =
-        tokio::time::timeout(Duration::from_secs(10), client.batch_execute("insert into t values ('x')"));
+        tokio::time::timeout(Duration::from_secs(60), client.batch_execute("insert into t values ('x')"));
     assert_eq!(code(&refused.await.expect("it is told").unwrap_err()), "57P03");
     open(&f);
     // On the same link: what it has made is there.
@@ -54,7 +56,7 @@ async fn a_closed_door_aborts_a_transaction_that_still_has_its_link() {
     client.batch_execute("begin; insert into t values ('lost')").await.unwrap();
     close(&f);
     let refused =
-        tokio::time::timeout(Duration::from_secs(10), client.batch_execute("insert into t values ('x')"));
+        tokio::time::timeout(Duration::from_secs(60), client.batch_execute("insert into t values ('x')"));
     assert_eq!(code(&refused.await.expect("it is told").unwrap_err()), "40001");
     let committed = client.simple_query("commit").await.unwrap();
     assert_eq!(committed.len(), 1);
@@ -69,12 +71,12 @@ async fn our_commands_are_answered_while_statements_are_held() {
     let client = f.client().await;
     f.shared.routes.change(|map| map.door = Door::Holding);
     for _ in 0..2 {
-        let asked = tokio::time::timeout(Duration::from_secs(10), client.query("SHOW EVENTS", &[]));
+        let asked = tokio::time::timeout(Duration::from_secs(60), client.query("SHOW EVENTS", &[]));
         assert_eq!(asked.await.expect("an answer").unwrap().len(), 1);
     }
     let held = client.batch_execute("insert into t values ('x')");
     let opening = async {
-        eventually_true(Duration::from_secs(10), "the statement is held", || f.counted("holds") > 0).await;
+        eventually_true(Duration::from_secs(60), "the statement is held", || f.counted("holds") > 0).await;
         open(&f);
     };
     let (held, ()) = tokio::join!(held, opening);
@@ -118,7 +120,10 @@ async fn a_setting_of_a_lost_transaction_does_not_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_does_not_wait_for_a_server_that_was_switched_away_from() {
-    let f = Fixture::start(Options { with_cloud: true, ..Options::default() }).await;
+    // The old server would be waited for so long.
+    let limits = Pool { server_connect_timeout: Duration::from_secs(600), ..Pool::default() };
+    let pool = Settings { limits, ..Settings::default() };
+    let f = Fixture::start(Options { with_cloud: true, pool, ..Options::default() }).await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::Tcp { host: "127.0.0.1".into(), port: silent.local_addr().unwrap().port() };
     let endpoint = Endpoint { address, tls: ServerTls::disabled() };
@@ -126,12 +131,12 @@ async fn a_log_in_does_not_wait_for_a_server_that_was_switched_away_from() {
     let url = f.url();
     let logging_in =
         tokio::spawn(async move { tokio_postgres::connect(&url, tokio_postgres::NoTls).await.map(drop) });
-    let accepted = tokio::time::timeout(Duration::from_secs(10), silent.accept()).await.unwrap();
+    let accepted = tokio::time::timeout(Duration::from_secs(60), silent.accept()).await.unwrap();
     f.shared.routes.change(|map| {
         map.writer = Site::Cloud;
         map.epoch = Epoch(2);
     });
-    let done = tokio::time::timeout(Duration::from_secs(5), logging_in).await;
+    let done = tokio::time::timeout(Duration::from_secs(60), logging_in).await;
     done.expect("it does not wait for the old server").unwrap().unwrap();
     drop(accepted);
 }
@@ -167,7 +172,7 @@ async fn read_to(stream: &mut TcpStream, tag: u8) -> Vec<(u8, Vec<u8>)> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("an answer")
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("an answer")
 }
 
 /// A raw connection, and its cancel key.
@@ -217,7 +222,7 @@ async fn a_link_with_a_cancel_on_its_way_is_not_used_again() {
         let cancel = f.shared.cancels.find(pid, &secret).expect("a target");
         let cancel = is_cancelled.then_some(cancel);
         stream.write_all(&message(b'X', b"")).await.unwrap();
-        eventually(Duration::from_secs(10), async || match f.shared.pool.count() {
+        eventually(Duration::from_secs(60), async || match f.shared.pool.count() {
             (0, found) if found == idle => Ok(()),
             other => Err(format!("{other:?}").into()),
         })
@@ -262,11 +267,11 @@ async fn a_statement_that_waits_can_be_cancelled() {
         let held = f.counted("holds");
         let waiting = client.batch_execute("insert into t values ('x')");
         let cancelling = async {
-            eventually_true(Duration::from_secs(10), "it waits", || f.counted("holds") > held).await;
+            eventually_true(Duration::from_secs(60), "it waits", || f.counted("holds") > held).await;
             token.cancel_query(tokio_postgres::NoTls).await.unwrap();
         };
         let both = async { tokio::join!(waiting, cancelling).0 };
-        let waited = tokio::time::timeout(Duration::from_secs(10), both).await.expect("it is told");
+        let waited = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it is told");
         assert_eq!(code(&waited.unwrap_err()), "57014");
         open(&f);
         client.batch_execute("insert into t values ('y')").await.unwrap();
@@ -297,7 +302,7 @@ async fn a_process_that_ends_sends_every_session_away_at_the_end_of_its_transact
         connected
     };
     unlinked.write_all(&query("select 1")).await.unwrap();
-    eventually_true(Duration::from_secs(10), "it waits", || f.counted("holds") > held).await;
+    eventually_true(Duration::from_secs(60), "it waits", || f.counted("holds") > held).await;
     open(&f);
     read_to(&mut unlinked, b'Z').await;
     // One that is idle, one that is held with its link, one in a transaction, one with half a message.
@@ -312,7 +317,7 @@ async fn a_process_that_ends_sends_every_session_away_at_the_end_of_its_transact
     f.shared.routes.change(|map| map.door = Door::Holding);
     waiting.write_all(&query("select 1")).await.unwrap();
     unlinked.write_all(&query("select 1")).await.unwrap();
-    eventually_true(Duration::from_secs(10), "two wait", || f.counted("holds") > held + 1).await;
+    eventually_true(Duration::from_secs(60), "two wait", || f.counted("holds") > held + 1).await;
     f.shared.routes.change(|map| map.is_draining = true);
     for stream in [&mut idle, &mut waiting, &mut unlinked, &mut half] {
         let last = read_to(stream, b'E').await;
@@ -326,7 +331,7 @@ async fn a_process_that_ends_sends_every_session_away_at_the_end_of_its_transact
         let tags: String = answers.iter().map(|(tag, _)| *tag as char).collect();
         assert_eq!(tags, "CZE", "{answers:?}");
     }
-    eventually_true(Duration::from_secs(10), "all have left", || {
+    eventually_true(Duration::from_secs(60), "all have left", || {
         f.counted("clients_accepted") == f.counted("clients_left")
     })
     .await;

@@ -20,7 +20,7 @@ async fn threads_share_the_only_connection() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), one_by_one).await.expect("nobody waits for an idle thread");
+    tokio::time::timeout(Duration::from_secs(60), one_by_one).await.expect("nobody waits for an idle thread");
     // And all at the same time.
     let tasks = clients.map(|client| {
         tokio::spawn(async move {
@@ -31,6 +31,6 @@ async fn threads_share_the_only_connection() {
         })
     });
     for task in tasks {
-        tokio::time::timeout(Duration::from_secs(30), task).await.expect("nobody starves").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), task).await.expect("nobody starves").unwrap();
     }
 }
