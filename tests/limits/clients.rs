@@ -37,10 +37,11 @@ async fn each_limit_of_clients_is_named_to_who_is_refused() {
     );
     // The console has room, and a client that leaves makes some.
     client_of(&proxy, "app", "mirror").await.unwrap();
+    let refused = "cloud_mirror_clients_refused_total 3";
+    eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(refused))).await;
     drop(first);
-    eventually(PATIENCE, async || Ok(client(&proxy).await.simple_query("select 1").await?)).await;
-    let metrics = proxy.get("/metrics").await.unwrap();
-    assert!(metrics.contains("cloud_mirror_clients_refused_total 3"), "{metrics}");
+    let enters = async || client_of(&proxy, "app", "shop").await;
+    eventually(PATIENCE, async || Ok(enters().await?.simple_query("select 1").await?)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,5 +147,6 @@ async fn who_does_not_log_in_is_sent_away() {
     halfway.start_up("app", "shop").await;
     let seen = halfway.rest().await;
     assert_eq!(seen.first().map(|(tag, _)| *tag), Some(b'R'), "{:?}", shown(&seen));
-    client(&proxy).await.simple_query("select 1").await.unwrap();
+    let enters = async || client_of(&proxy, "app", "shop").await;
+    eventually(PATIENCE, async || Ok(enters().await?.simple_query("select 1").await?)).await;
 }

@@ -34,8 +34,12 @@ async fn statements_bytes_and_times_of_a_pool_add_up() {
         got += client.until(b'Z').await.iter().map(|(_, body)| body.len() + 5).sum::<usize>();
     }
     let labels = "{database=\"shop\",user=\"app\"}";
+    // The last answer is counted behind its way to the client, its time at the end.
     let seen = eventually(PATIENCE, async || {
-        that(counted(&proxy, labels).await, |seen| seen.get("pool_queries_total") == Some(&8.0))
+        that(counted(&proxy, labels).await, |seen| {
+            seen.get("pool_queries_total") == Some(&8.0)
+                && seen.get("query_duration_seconds_count").is_some_and(|count| *count >= 7.0)
+        })
     })
     .await;
     let value = |name: &str| seen.get(name).copied().unwrap_or_else(|| panic!("no {name} in {seen:#?}"));
@@ -52,7 +56,7 @@ async fn statements_bytes_and_times_of_a_pool_add_up() {
     assert!((5.0..=6.0).contains(&timed) && (7.0..=8.0).contains(&queries), "{timed} and {queries}");
     let (query, transaction) =
         (value("query_duration_seconds_sum"), value("transaction_duration_seconds_sum"));
-    assert!((0.05..5.0).contains(&query) && transaction >= query, "{query} s in {transaction} s");
+    assert!((0.05..60.0).contains(&query) && transaction >= query, "{query} s in {transaction} s");
     assert_eq!(value("client_wait_seconds_count"), 1.0);
     assert!(value("checkout_seconds_sum") > 0.0);
 
@@ -64,13 +68,17 @@ async fn statements_bytes_and_times_of_a_pool_add_up() {
             .await
             .unwrap();
     tokio::spawn(connection);
-    let rows = admin.simple_query("show stats_totals").await.unwrap();
-    let shop = rows.iter().find_map(|row| match row {
-        tokio_postgres::SimpleQueryMessage::Row(row) if row.get(0) == Some("shop") => Some(row),
-        _ => None,
-    });
-    let shop = shop.expect("the database is listed");
-    assert_eq!((shop.get("xact_count"), shop.get("query_count")), (Some("6"), Some("9")));
+    eventually(PATIENCE, async || {
+        let rows = admin.simple_query("show stats_totals").await?;
+        let shop = rows.iter().find_map(|row| match row {
+            tokio_postgres::SimpleQueryMessage::Row(row) if row.get(0) == Some("shop") => Some(row),
+            _ => None,
+        });
+        let shop = shop.expect("the database is listed");
+        let seen = ["xact_count", "query_count"].map(|name| shop.get(name).map(str::to_owned));
+        that(seen, |seen| *seen == [Some("6".to_owned()), Some("9".to_owned())])
+    })
+    .await;
     let rows = admin.simple_query("show clients").await.unwrap();
     let states: Vec<_> = rows
         .iter()
@@ -82,7 +90,6 @@ async fn statements_bytes_and_times_of_a_pool_add_up() {
         })
         .collect();
     assert_eq!(states, [(Some("app"), Some("shop"), Some("raw"))]);
-    let seen = proxy.get("/metrics").await.unwrap();
     let gauge = "cloud_mirror_pool_clients{database=\"shop\",user=\"app\",state=\"in_transaction\"} 1.0";
-    assert!(seen.contains(gauge), "{seen}");
+    eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(gauge))).await;
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Clients that speak for themselves have no password.
 pub const TRUST: (&str, &str) = ("auth.type", "trust");

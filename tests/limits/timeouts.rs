@@ -4,14 +4,12 @@ use crate::stage::{PATIENCE, Raw, TRUST, field, new_server, proxy, server, shown
 use cloud_mirror::lab::{Cluster, eventually, that};
 use std::time::{Duration, Instant};
 
-/// The code and the message a session ends with, and how long that took.
-async fn end(client: &mut Raw) -> (String, String, Duration) {
-    let began = Instant::now();
+/// The code and the message a session ends with.
+async fn end(client: &mut Raw) -> (String, String) {
     let seen = client.rest().await;
-    let took = began.elapsed();
     let Some((b'E', body)) = seen.last() else { panic!("{:?}", shown(&seen)) };
     assert_eq!(field(body, b'S'), "FATAL");
-    (field(body, b'C'), field(body, b'M'), took)
+    (field(body, b'C'), field(body, b'M'))
 }
 
 async fn nothing_runs(server: &Cluster, mark: &str) {
@@ -28,19 +26,21 @@ async fn nothing_runs(server: &Cluster, mark: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_takes_too_long_is_cancelled_and_its_session_ended() {
     let server = server().await;
-    let keys = [TRUST, ("pool.query_timeout", "500ms"), ("pool.user.other.query_timeout", "0s")];
+    let keys = [TRUST, ("pool.query_timeout", "2s"), ("pool.user.other.query_timeout", "0s")];
     let proxy = proxy(&server, &keys).await;
     let mut client = Raw::log_in(&proxy, "app", "shop").await;
     client.query("select pg_sleep(0.1)").await;
     client.until(b'Z').await;
-    client.query("select pg_sleep(60) /* too long */").await;
-    let (code, message, took) = end(&mut client).await;
+    let began = Instant::now();
+    client.query("select pg_sleep(300) /* too long */").await;
+    let (code, message) = end(&mut client).await;
+    let took = began.elapsed();
     assert_eq!((code.as_str(), message.as_str()), ("08007", "terminating connection due to query timeout"));
-    assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= Duration::from_secs(2), "{took:?}");
     nothing_runs(&server, "/* too long */").await;
     // Another user's word comes first; silence is no statement.
     let mut other = Raw::log_in(&proxy, "other", "shop").await;
-    other.query("select pg_sleep(1)").await;
+    other.query("select pg_sleep(2.5)").await;
     other.until(b'Z').await;
 }
 
@@ -49,7 +49,7 @@ async fn transactions_and_silences_have_postgresqls_own_codes() {
     let server = server().await;
     let keys = [
         TRUST,
-        ("pool.transaction_timeout", "1s"),
+        ("pool.transaction_timeout", "3s"),
         ("pool.database.stock.idle_transaction_timeout", "300ms"),
         ("pool.user.other.client_idle_timeout", "400ms"),
     ];
@@ -62,9 +62,9 @@ async fn transactions_and_silences_have_postgresqls_own_codes() {
         client.until(b'Z').await;
     }
     let expected = "terminating connection due to idle-in-transaction timeout";
-    let (code, message, _) = end(&mut silent).await;
+    let (code, message) = end(&mut silent).await;
     assert_eq!((code.as_str(), message.as_str()), ("25P03", expected));
-    let (code, message, _) = end(&mut idle).await;
+    let (code, message) = end(&mut idle).await;
     assert_eq!(
         (code.as_str(), message.as_str()),
         ("57P05", "terminating connection due to idle-session timeout")
@@ -103,7 +103,7 @@ async fn a_cancel_that_takes_too_long_is_given_up_and_meets_nobody_else() {
     client.start_up("app", "shop").await;
     let welcome = client.until(b'Z').await;
     let (_, key) = welcome.iter().find(|(tag, _)| *tag == b'K').expect("a cancel key");
-    client.query("select pg_sleep(60) /* cancelled late */").await;
+    client.query("select pg_sleep(300) /* cancelled late */").await;
     let running = "select count(*) from pg_stat_activity where query like '%cancelled late */'
         and pid <> pg_backend_pid() and state = 'active'";
     eventually(PATIENCE, async || that(server.value("postgres", running).await?, |count| count == "1")).await;
