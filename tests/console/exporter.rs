@@ -2,8 +2,8 @@
 //! that speaks as lib/pq does, and what it makes of the answers (`collector.go`). An answer that it
 //! cannot use means `up 0`.
 
-use super::running::{client, proxy};
-use cloud_mirror::lab::Proxy;
+use super::running::{PATIENCE, client, proxy};
+use cloud_mirror::lab::{Proxy, eventually, that};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -280,7 +280,12 @@ async fn the_exporter_is_up_and_has_every_series() {
     for _ in 0..10 {
         shop.simple_query("SELECT 1").await.unwrap();
     }
-    let series = scrape(&proxy).await.unwrap();
+    // The last answer is counted behind its way to the client.
+    let queries = "pgbouncer_stats_totals_query_count[\"shop\"]";
+    let series = eventually(PATIENCE, async || {
+        that(scrape(&proxy).await?, |series| series.get(queries).is_some_and(|count| *count >= 10.0))
+    })
+    .await;
     let tables: BTreeSet<&str> = series.keys().map(|name| name.split('[').next().unwrap()).collect();
     for (table, _, numbers) in MAPS {
         for number in numbers {

@@ -16,7 +16,7 @@ async fn the_status_has_percentiles_of_each_pool() {
     }
     for _ in 0..5 {
         // One of them waits for the other.
-        let slow = "begin; select pg_sleep(0.02); select pg_sleep(0.02); commit";
+        let slow = "begin; select pg_sleep(0.1); select pg_sleep(0.1); commit";
         let (one, two) = tokio::join!(shop.simple_query(slow), other.simple_query(slow));
         one.unwrap();
         two.unwrap();
@@ -34,9 +34,9 @@ async fn the_status_has_percentiles_of_each_pool() {
         pool[what][name].as_u64().unwrap_or_else(|| panic!("{what} {name}: {pool:#}"))
     };
     assert!(of("query", "count") >= 100 && of("transaction", "count") >= 100, "{pool:#}");
-    assert!(of("query", "p50_us") < 20_000 && of("query", "p99_us") >= 40_000, "{pool:#}");
+    assert!(of("query", "p50_us") < 100_000 && of("query", "p99_us") >= 200_000, "{pool:#}");
     assert!(of("transaction", "p50_us") <= of("transaction", "p99_us"), "{pool:#}");
-    assert!(of("client_wait", "count") >= 5 && of("client_wait", "max_us") >= 20_000, "{pool:#}");
+    assert!(of("client_wait", "count") >= 5 && of("client_wait", "max_us") >= 100_000, "{pool:#}");
     assert!(of("checkout", "count") >= 1, "{pool:#}");
     assert!(pool["queries"].as_u64().unwrap() >= 100, "{pool:#}");
 }

@@ -69,7 +69,7 @@ async fn a_role_logs_in_through_us_without_any_list_of_users() {
     cluster.sql("postgres", "ALTER ROLE joe PASSWORD 'other'").await.unwrap();
     gets_in(front.port, "joe", "other").await;
     assert_eq!(refusal(front.port, "joe", "sécret ⅸ").await.code().code(), "28P01");
-    assert!(front.log()[0].ends_with("wrong password"), "{:?}", front.log());
+    front.said("wrong password").await;
 }
 
 #[tokio::test]
@@ -100,9 +100,8 @@ async fn case_14_refusals_are_those_of_the_server_itself() {
         let through = refusal(front.port, user, password).await;
         assert_eq!(seen(&through), seen(&direct), "{user}");
     }
-    let why = front.log().join("\n");
     for words in ["the role does not exist", "the role has no password", "has expired"] {
-        assert!(why.contains(words), "{why}");
+        front.said(words).await;
     }
 }
 
@@ -166,7 +165,7 @@ async fn where_pg_authid_may_not_be_read_nobody_waits_for_it() {
     let front = Front::start(Settings::default(), ClientEncryption::Never, party).await;
     let error = refusal(front.port, "weak", "pw").await;
     assert_eq!(error.code().code(), "57P03");
-    assert!(front.log()[0].contains("permission denied"), "{:?}", front.log());
+    front.said("permission denied").await;
 }
 
 #[tokio::test]

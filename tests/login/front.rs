@@ -8,6 +8,7 @@ use cloud_mirror::auth::{
     TrustedProxies, open,
 };
 use cloud_mirror::backend::{self, Endpoint, Login, Party};
+use cloud_mirror::lab::{eventually, that};
 use cloud_mirror::observe::events::Events;
 use cloud_mirror::sys::Socket;
 use cloud_mirror::wire::message::{self, Complaint, TransactionStatus};
@@ -50,9 +51,10 @@ impl Front {
         front
     }
 
-    /// Why clients did not get in, oldest first.
-    pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+    /// Waits until it is known that a client did not get in for this reason: behind the word to the client.
+    pub async fn said(&self, words: &str) {
+        let log = || self.log.lock().unwrap().join("\n");
+        eventually(SOON, async || that(log(), |log| log.contains(words))).await;
     }
 }
 

@@ -28,7 +28,7 @@ const CALM: u64 = 3;
 /// Between two looks at who holds still.
 const ROUND: Duration = Duration::from_secs(3);
 /// The longest anything may take, a restart of the server included.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Rounds after which everything has its size.
 const WARM: u64 = 2;
 /// What memory may grow from then on, in kB: about twice what differs from round to round.
@@ -62,8 +62,7 @@ async fn soak(mode: Mode, seconds: u64, seed: u64) {
     let mut polite: Vec<_> = (0..POLITE).map(client).collect();
     while started.elapsed() < length {
         polite = play_round(&stage, polite, seed, rounds).await;
-        let connected = polite.iter().filter(|client| client.is_connected()).count() as u64;
-        let shown = shown::all_is_so(&stage, connected).await;
+        let (connected, shown) = shown::all_is_so(&stage, &polite).await;
         rounds += 1;
         let files = stage.files().saturating_sub(connected + shown.servers);
         let size = Size { memory_kb: stage.memory_kb(), files };
@@ -75,7 +74,7 @@ async fn soak(mode: Mode, seconds: u64, seed: u64) {
     for client in polite {
         client.leave().await;
     }
-    shown::all_is_so(&stage, 0).await;
+    shown::all_is_so(&stage, &[]).await;
     shown::nothing_stays(&stage).await;
     println!("{mode:?}: {rounds} rounds, {}, {last:?} after {warm:?}", stage.counts());
     stage.nothing_is_lost().await;

@@ -1,7 +1,7 @@
 //! What the console shows, compared with itself, with the clients and with the server.
 
-use crate::PATIENCE;
 use crate::stage::{Mode, ROLE, Stage};
+use crate::{PATIENCE, polite};
 use cloud_mirror::lab::{Instead, eventually};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -95,11 +95,15 @@ async fn look(stage: &Stage, console: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Everybody holds still: the console, the clients and the server tell the same story.
-pub async fn all_is_so(stage: &Stage, connected: u64) -> Pools {
+/// Everybody holds still: the console, the clients and the server tell the same story. How many clients are
+/// connected, and the console's part of it.
+pub async fn all_is_so(stage: &Stage, clients: &[polite::Client]) -> (u64, Pools) {
     let console = stage.console_client().await;
+    // Who was cut off at the last moment may hear of it in this one.
+    let connected = || clients.iter().filter(|client| client.is_connected()).count() as u64;
     let telling = eventually(PATIENCE, async || {
         let pools = pools(&console).await?;
+        let connected = connected();
         let shown = format!("{connected} clients are connected, the console shows {pools:?}");
         if pools.clients != connected || pools.waiting != 0 {
             return Err(Instead::from(shown));
@@ -118,14 +122,15 @@ pub async fn all_is_so(stage: &Stage, connected: u64) -> Pools {
             Mode::Auto => pools.pinned.len() as u64,
         };
         match pools.active <= most {
-            true => Ok(pools),
+            true => Ok((connected, pools)),
             false => Err(format!("connections are in use by nobody: {shown}").into()),
         }
     });
     // Before it gives up by itself, with less to say.
     match timeout(PATIENCE - Duration::from_secs(2), telling).await {
-        Ok(pools) => pools,
+        Ok(told) => told,
         Err(_) => {
+            let connected = connected();
             let last = (pools(&console).await, server_side(stage).await.map_err(|_| "no answer"));
             panic!("{connected} clients are connected, at last {last:?}\n{}", stage.story().await);
         }

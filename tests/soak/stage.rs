@@ -15,9 +15,9 @@ pub const ROLE: &str = "app";
 /// Their database.
 pub const DATABASE: &str = "shop";
 /// How long one part of a story may take.
-const SHOWING: Duration = Duration::from_secs(5);
+const SHOWING: Duration = Duration::from_secs(20);
 /// How long the proxy may take to let a console in.
-const ENTRY: Duration = Duration::from_secs(20);
+const ENTRY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -127,7 +127,12 @@ async fn until_up(stage: &Stage) {
 async fn pause(stage: &Stage, ms: u64) {
     stage.note("PAUSE");
     let console = stage.console_client().await;
-    let patience = if stage.mode == Mode::Session { Duration::from_millis(200) } else { PATIENCE };
+    let patience = match stage.mode {
+        Mode::Session => Duration::from_millis(200),
+        // Less than anybody waits who is held up by it.
+        Mode::Auto => PATIENCE / 10,
+        Mode::Transaction | Mode::Statement => PATIENCE,
+    };
     let paused = console.simple_query("PAUSE");
     pin_mut!(paused);
     match timeout(patience, &mut paused).await {
