@@ -1,7 +1,7 @@
 //! `auto` mode: sessions keep what they have made, and connections are shared all the same.
 
 use crate::raw::{Raw, bind, execute, parse, shown, sync};
-use crate::stage::{PATIENCE, one_connection, proxy, server};
+use crate::stage::{PATIENCE, admin, one_connection, proxy, rows, server};
 
 /// What a session makes, the answer that it finds then, and what takes it away.
 const STATE: &[(&str, &str, &str, &str)] = &[
@@ -96,12 +96,15 @@ async fn a_notification_reaches_its_client_while_the_server_is_asked_what_is_lef
             .unwrap();
     tokio::spawn(connection);
     let mut client = Raw::log_in(proxy.port()).await;
+    let pid = rows(&admin(&proxy).await, "SHOW SERVERS").await[0].get("remote_pid").unwrap().to_owned();
     // The question reads this table: its answer waits, and the notification comes in front of its end.
     locker.batch_execute("begin; lock table pg_catalog.pg_language in access exclusive mode").await.unwrap();
     client.query("listen heard").await;
-    let asked = "select count(*) from pg_locks where relation = 'pg_language'::regclass and not granted";
+    let asked = format!(
+        "select count(*) from pg_locks where pid = {pid} and not granted and relation = 'pg_language'::regclass"
+    );
     cloud_mirror::lab::eventually(PATIENCE, async || {
-        let waiting = locker.query_one(asked, &[]).await?.get::<_, i64>(0);
+        let waiting = locker.query_one(&asked, &[]).await?.get::<_, i64>(0);
         if waiting > 0 { Ok(()) } else { Err("nobody asks".into()) }
     })
     .await;

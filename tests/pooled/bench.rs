@@ -14,7 +14,7 @@ async fn pgbench(port: u16, arguments: &[&str]) -> String {
         .stdin(Stdio::null())
         .output();
     let done =
-        tokio::time::timeout(std::time::Duration::from_secs(60), done).await.expect("it ends").unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(300), done).await.expect("it ends").unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
     assert!(!said.contains("ERROR"), "{said}");

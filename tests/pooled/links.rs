@@ -1,7 +1,7 @@
 //! What is shown of connections that nobody uses, and cancels that meet what we ask of a server ourselves.
 
 use crate::raw::{Raw, query, shown};
-use crate::stage::{PATIENCE, admin, connect, one_connection, proxy, rows, server};
+use crate::stage::{PATIENCE, admin, connect, new_server, one_connection, proxy, proxy_before, rows, server};
 use cloud_mirror::lab::{eventually, that};
 use tokio_postgres::{Client, NoTls};
 
@@ -16,8 +16,12 @@ async fn servers(admin: &Client) -> Vec<(String, String)> {
 async fn one_idle(admin: &Client) {
     let expected = [("idle".to_owned(), String::new())];
     eventually(PATIENCE, async || that(servers(admin).await, |seen| *seen == expected)).await;
-    let pools = rows(admin, "SHOW POOLS").await;
-    assert_eq!((pools[0].get("sv_active"), pools[0].get("sv_idle")), (Some("0"), Some("1")));
+    eventually(PATIENCE, async || {
+        let pools = rows(admin, "SHOW POOLS").await;
+        let seen = ["sv_active", "sv_idle"].map(|name| pools[0].get(name).map(str::to_owned));
+        that(seen, |seen| *seen == [Some("0".to_owned()), Some("1".to_owned())])
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,14 +66,14 @@ async fn a_connection_whose_client_has_left_in_a_statement_is_shown_without_it()
     let proxy = one_connection("transaction").await;
     let watching = admin(&proxy).await;
     let mut leaves = Raw::log_in(proxy.port()).await;
-    leaves.send(&query("select pg_sleep(60) /* left alone */")).await;
+    leaves.send(&query("select pg_sleep(600) /* left alone */")).await;
     let running = "select pid from pg_stat_activity where query like '%left alone */' and usename = 'app'";
     let pid = eventually(PATIENCE, async || Ok(server().await.value("postgres", running).await?)).await;
     leaves.reset();
     let expected = [("active".to_owned(), String::new())];
     eventually(PATIENCE, async || that(servers(&watching).await, |seen| *seen == expected)).await;
     let counted = "pool_servers{database=\"shop\",user=\"app\",state=\"ending\"} 1.0";
-    assert!(proxy.get("/metrics").await.unwrap().contains(counted));
+    eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(counted))).await;
     server().await.value("postgres", &format!("select pg_cancel_backend({pid})")).await.unwrap();
     eventually(PATIENCE, async || that(servers(&watching).await, Vec::is_empty)).await;
 }
@@ -77,10 +81,9 @@ async fn a_connection_whose_client_has_left_in_a_statement_is_shown_without_it()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_cancel_that_meets_our_question_ties_nobody() {
     let server = server().await;
-    // The question looks into functions: this one keeps it busy.
-    let slow = "create or replace function long_to_read() returns text language sql as $$ select '' $$;
-        update pg_proc set prosrc = repeat('set aaaaaaaaaaaaaaaaaaaa', 2000000) where proname = 'long_to_read'";
-    server.sql("shop", slow).await.unwrap();
+    // The question reads this table: its answer waits.
+    let locker = server.client("shop").await.unwrap();
+    locker.batch_execute("begin; lock table pg_catalog.pg_language in access exclusive mode").await.unwrap();
     let proxy = one_connection("auto").await;
     let watching = admin(&proxy).await;
     let client = connect(&proxy, "app", "shop").await;
@@ -88,15 +91,14 @@ async fn a_late_cancel_that_meets_our_question_ties_nobody() {
     client.batch_execute("select set_config('my.own', 'kept', false)").await.unwrap();
     // Other tests' connections are asked as well.
     let asking = format!(
-        "select count(*) from pg_stat_activity where pid = {pid} and state = 'active'
-            and query like '%pg_my_temp_schema%'"
+        "select count(*) from pg_locks where pid = {pid} and not granted and relation = 'pg_language'::regclass"
     );
-    let asks = async || that(server.value("postgres", &asking).await?, |count| count == "1");
+    let asks = async || that(locker.query_one(&asking, &[]).await?.get::<_, i64>(0), |count| *count == 1);
     eventually(PATIENCE, asks).await;
     client.cancel_token().cancel_query(NoTls).await.unwrap();
     let cancelled = "cloud_mirror_links_probed_total 2";
     eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(cancelled))).await;
-    server.sql("shop", "drop function long_to_read").await.unwrap();
+    locker.batch_execute("rollback").await.unwrap();
     // The first question is over, and the second one with it, or soon.
     one_idle(&watching).await;
     let pinned: Vec<_> = rows(&watching, "SHOW CLIENTS").await;
@@ -107,9 +109,10 @@ async fn a_late_cancel_that_meets_our_question_ties_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_is_cancelled_before_it_is_sent_is_refused_and_no_more() {
-    let server = server().await;
+    // Of its own: the lock below holds up every log-in.
+    let server = new_server().await;
     server.sql("shop", "create role seldom; grant seldom to app").await.unwrap();
-    let proxy = proxy(&[("pool.mode", "transaction"), ("pool.size", "2")]).await;
+    let proxy = proxy_before(&server, &[("pool.mode", "transaction"), ("pool.size", "2")]).await;
     let clients = [(); 3].map(|()| connect(&proxy, "app", "shop"));
     let [client, first, second] =
         <[Client; 3]>::try_from(futures_util::future::join_all(clients).await).unwrap();
@@ -120,8 +123,7 @@ async fn a_statement_that_is_cancelled_before_it_is_sent_is_refused_and_no_more(
     first.batch_execute("begin").await.unwrap();
     second.batch_execute("begin").await.unwrap();
     second.batch_execute("commit").await.unwrap();
-    let (locks, connection) = tokio_postgres::connect(&server.url("postgres", "shop"), NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let locks = server.client("shop").await.unwrap();
     locks.batch_execute("begin; lock table pg_authid in access exclusive mode").await.unwrap();
     let waiting = async {
         let blocked = "select count(*) from pg_locks where not granted and relation = 'pg_authid'::regclass";

@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 static SERVER: OnceCell<Cluster> = OnceCell::const_new();
 static STARTING: Mutex<()> = Mutex::const_new(());
