@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::{Client, NoTls};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A server with the database `shop`, an ordinary role, a second superuser, and our control role.
 struct Site1 {
@@ -46,7 +46,7 @@ impl Site1 {
     }
 
     async fn fence(&self, epoch: u64) -> Result<Fenced, Error> {
-        effects::fence(&self.control, Epoch(epoch), Duration::from_secs(10)).await
+        effects::fence(&self.control, Epoch(epoch), SOON).await
     }
 
     async fn app(&self) -> Result<Client, tokio_postgres::Error> {
@@ -129,7 +129,7 @@ async fn a_client_that_was_still_starting_never_writes() {
     let site = site().await;
     // Starts, passes the limit, and sleeps before it shows up in pg_stat_activity.
     let mut url: tokio_postgres::Config = site.server.url("app", "shop").parse().unwrap();
-    url.options("-c post_auth_delay=3");
+    url.options("-c post_auth_delay=10");
     let late = tokio::spawn(write_once(url));
     let us = site.us().await;
     eventually(SOON, async || {
@@ -155,7 +155,7 @@ async fn a_client_that_was_still_starting_never_writes() {
 async fn a_superuser_that_was_still_starting_never_writes() {
     let site = site().await;
     let mut url: tokio_postgres::Config = site.server.url("dba", "shop").parse().unwrap();
-    url.options("-c post_auth_delay=3");
+    url.options("-c post_auth_delay=10");
     let late = tokio::spawn(write_once(url));
     let us = site.us().await;
     eventually(SOON, async || {
@@ -187,7 +187,8 @@ async fn a_client_that_stands_in_the_log_in_does_not_hold_up_the_fence() {
     assert_eq!(silent.read_u8().await.unwrap(), b'R');
     let fenced = site.fence(1).await.unwrap();
     println!("a silent log-in: fenced in {:?}", fenced.took);
-    assert!(fenced.took < Duration::from_secs(2));
+    // The server itself gives a log-in a minute.
+    assert!(fenced.took < Duration::from_secs(30), "{:?}", fenced.took);
     assert_eq!(fenced.terminated + fenced.turned_away, 1);
 }
 

@@ -172,6 +172,7 @@ async fn a_transaction_larger_than_memory_allows_goes_through_in_pieces() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("peak {peak_kb} kB");
     assert!(peak_kb < 90_000, "{peak_kb} kB");
     // A process that dies in the middle of such a transaction begins it again.
     let blocked = pair.cloud.client("shop").await.unwrap();

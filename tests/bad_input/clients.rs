@@ -20,7 +20,7 @@ async fn answer_to(from: &str, port: u16, bytes: &[u8]) -> String {
     let _ = stream.shutdown().await;
     let mut said = vec![];
     let reading = stream.read_to_end(&mut said);
-    let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it is closed");
+    let _ = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it is closed");
     String::from_utf8_lossy(&said).into_owned()
 }
 
@@ -34,7 +34,7 @@ async fn answer(port: u16, bytes: &[u8], words: &str) -> String {
     }
     let mut said = vec![];
     let reading = stream.read_to_end(&mut said);
-    let _ = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it is closed");
+    let _ = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it is closed");
     String::from_utf8_lossy(&said).into_owned()
 }
 

@@ -2,7 +2,7 @@
 //! program alone.
 
 use crate::stage::{Attempt, PATIENCE, cloud, left_behind, local, output, said};
-use cloud_mirror::lab::{Port, SUPERUSER, eventually};
+use cloud_mirror::lab::{Port, SUPERUSER, eventually, eventually_true};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::process::Command;
@@ -85,7 +85,7 @@ async fn a_disk_that_fills_up_under_the_lease_stops_writing_until_there_is_room(
     let step =
         |name: &str| format!("while [ -d {0} ] && [ ! -e {0}/{name} ]; do sleep 0.05; done", at.display());
     let script = format!(
-        "export CLOUD_MIRROR__LEASE__TTL=3s CLOUD_MIRROR__FAILOVER__RESTART_GRACE=500ms CLOUD_MIRROR__FAILOVER__HOLD_TIMEOUT=1s
+        "export CLOUD_MIRROR__LEASE__TTL=10s CLOUD_MIRROR__FAILOVER__RESTART_GRACE=500ms CLOUD_MIRROR__FAILOVER__HOLD_TIMEOUT=1s
         {run} & pid=$!
         {}; dd if=/dev/zero of={state}/ballast bs=1k 2>/dev/null; touch {at}/is-full
         {}; rm {state}/ballast
@@ -118,6 +118,8 @@ async fn a_disk_that_fills_up_under_the_lease_stops_writing_until_there_is_room(
         return;
     }
     std::fs::write(at.join("fill"), "").unwrap();
+    let full = at.join("is-full");
+    eventually_true(PATIENCE, "the disk is full", || full.exists() || running.is_finished()).await;
     let unknown = AtomicU32::new(0);
     let error = eventually(PATIENCE, async || match write().await {
         Ok(_) => {
@@ -133,7 +135,6 @@ async fn a_disk_that_fills_up_under_the_lease_stops_writing_until_there_is_room(
     })
     .await;
     assert!(unknown.load(Relaxed) <= 1, "each writes behind the answer to the one before");
-    assert!(at.join("is-full").exists());
     let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
     assert_eq!(error.code().code(), "57P03", "{error:?}");
     println!("{error:?}");

@@ -53,7 +53,7 @@ async fn a_reload_with_a_mistake_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_stop_ends_idle_clients_at_once_and_lets_transactions_finish() {
     let local = local("replica").await;
-    let proxy = proxy(&local, None, &[]);
+    let proxy = proxy(&local, None, &[]).variable("CLOUD_MIRROR__FAILOVER__DRAIN_TIMEOUT", "15s");
     proxy.start().await.unwrap();
     writes(&proxy).await;
     let (idle, idle_end) = watched(&proxy).await;
@@ -66,7 +66,7 @@ async fn an_orderly_stop_ends_idle_clients_at_once_and_lets_transactions_finish(
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     assert_eq!(idle_end.await.unwrap(), "57P01");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(!stuck_end.is_finished(), "{:?}", began.elapsed());
     // No new clients, but those in a transaction go on.
     let error = client(&proxy).await.expect_err("nobody is let in");
     let is_told = error.as_db_error().is_none_or(|error| error.code().code() == "57P01");
@@ -74,12 +74,12 @@ async fn an_orderly_stop_ends_idle_clients_at_once_and_lets_transactions_finish(
     busy.batch_execute("insert into t (v) values ('finished')").await.unwrap();
     busy.batch_execute("commit").await.unwrap();
     assert_eq!(busy_end.await.unwrap(), "57P01");
-    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert!(!stuck_end.is_finished(), "{:?}", began.elapsed());
     // The one that does not end is ended.
     let status = eventually(PATIENCE, async || proxy.ended().ok_or("it still runs".into())).await;
     let took = began.elapsed();
     assert!(status.success(), "{status}\n{}", proxy.log());
-    assert!(took > Duration::from_secs(7) && took < Duration::from_secs(12), "{took:?}\n{}", proxy.log());
+    assert!(took >= Duration::from_secs(15), "{took:?}\n{}", proxy.log());
     stuck_end.await.unwrap();
     assert!(proxy.log().contains("app.drain_timed_out"), "{}", proxy.log());
     eventually(PATIENCE, async || {

@@ -120,7 +120,7 @@ async fn case_45_a_client_that_goes_away_while_copy_reads() {
                 last,
             ];
             converse(&stage::through(*mode).await, &app(), &steps, Cut::Whole).await.unwrap();
-            eventually(Duration::from_secs(20), async || {
+            eventually(Duration::from_secs(60), async || {
                 let count = "select count(*) from pg_stat_activity where application_name = 'case 45'";
                 match server.value("postgres", count).await?.as_str() {
                     "0" => Ok(()),

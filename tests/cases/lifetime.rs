@@ -6,7 +6,7 @@ use crate::raw::{Cut, End, Place, Step, converse};
 use cloud_mirror::lab::{Cluster, eventually};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until no back end has this application name, but for idle links.
 async fn gone(server: &Cluster, name: &str) {
@@ -100,7 +100,7 @@ async fn case_51_a_link_that_ended_while_nobody_used_it_is_nobodys_problem() {
                 other => Err(other.to_owned().into()),
             })
             .await;
-            server.sql("postgres", &format!("select pg_terminate_backend({pid}, 5000)")).await.unwrap();
+            server.sql("postgres", &format!("select pg_terminate_backend({pid}, 60000)")).await.unwrap();
         }
     }
 }

@@ -97,7 +97,7 @@ async fn case_27_a_notification_while_idle() {
         let place = stage::through(*mode).await;
         let listening = tokio::spawn(async move { converse(&place, &app(), &steps, Cut::Whole).await });
         // Until it is heard: when the client begins to listen cannot be seen from outside.
-        eventually(Duration::from_secs(20), async || {
+        eventually(Duration::from_secs(60), async || {
             server.sql("shop", "notify case27, 'heard'").await?;
             if listening.is_finished() { Ok(()) } else { Err("it was not heard".into()) }
         })

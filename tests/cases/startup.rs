@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const GSSENC_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 async fn connect(place: &Place) -> TcpStream {
     let Place::Tcp(port) = place else { unreachable!() };

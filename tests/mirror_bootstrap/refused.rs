@@ -80,7 +80,7 @@ async fn open_and_prepared_transactions_that_hold_up_the_slot_are_named_and_the_
     writer.batch_execute("CREATE TABLE other (a int); BEGIN; INSERT INTO other VALUES (1)").await.unwrap();
     pair.local.sql("shop", "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'forgotten'").await.unwrap();
     let pid = writer.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
-    let limits = Limits { slot_wait: Duration::from_secs(2), ..Limits::default() };
+    let limits = Limits { slot_wait: Duration::from_secs(5), ..Limits::default() };
     let (progress, seen) = watch::channel(Progress::default());
     let failed =
         bootstrap::run_with(&pair.spec, EPOCH, &limits, progress, &Events::default()).await.unwrap_err();
@@ -121,8 +121,8 @@ async fn a_role_with_another_password_is_replaced_when_allowed_and_followed_afte
 
     // Later changes follow.
     pair.spec.replace_role_passwords = false;
-    let source = pair.spec.source.control("cloud-mirror test", Duration::from_secs(10)).await.unwrap();
-    let target = pair.spec.target.control("cloud-mirror test", Duration::from_secs(10)).await.unwrap();
+    let source = pair.spec.source.control("cloud-mirror test", Duration::from_secs(60)).await.unwrap();
+    let target = pair.spec.target.control("cloud-mirror test", Duration::from_secs(60)).await.unwrap();
     let mut memory = roles::Memory::default();
     let first = roles::sync(&pair.spec, &source, &target, &mut memory).await.unwrap();
     assert_eq!(first.changes, 0, "{first:?}");
@@ -189,7 +189,7 @@ async fn a_target_login_that_is_no_superuser_is_enough() {
         cloud_mirror::backend::control::describe(&refused).contains("permission denied for database"),
         "{refused:?}"
     );
-    eventually(Duration::from_secs(5), async || {
+    eventually(Duration::from_secs(60), async || {
         let sessions = pair
             .cloud
             .value("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'")

@@ -22,7 +22,7 @@ async fn sequences_follow_and_only_in_their_own_epoch() {
                   UNION ALL SELECT 'u', last_value, is_called FROM public.unused";
     pair.assert_same(values).await;
 
-    let within = Duration::from_secs(10);
+    let within = Duration::from_secs(60);
     let source = pair.spec.source.control("cloud-mirror test", within).await.unwrap();
     let mut target = pair.spec.target.control("cloud-mirror test", within).await.unwrap();
     let mut memory = Memory::default();

@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
 /// Longer than anything in a conversation takes on a busy machine: then it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two pieces of a cut, so that the other side can read the first alone.
 const PAUSE: Duration = Duration::from_micros(300);
 
