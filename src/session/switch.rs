@@ -140,6 +140,9 @@ impl Session {
             return self.cut();
         }
         let relay = &mut self.relay;
+        if let (Some(pooled), Some(link)) = (&mut relay.pooled, &relay.link) {
+            pooled.on_link_given_up(link);
+        }
         relay.link = None;
         self.entry.facts().set_link(None);
         let was_settled = relay.is_settled();

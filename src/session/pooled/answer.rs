@@ -169,6 +169,7 @@ impl Pooled {
         let is_idle = status == TransactionStatus::Idle;
         side.memory.on_ready(is_idle);
         if is_idle {
+            self.settle(side.has, side.memory);
             self.on_transaction_end();
         }
         // What is answered here may stand in a batch that has only begun.

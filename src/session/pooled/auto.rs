@@ -49,6 +49,8 @@ pub struct Evidence {
     pub ties: Ties,
     /// The server has to be asked before the link may go.
     is_open: bool,
+    /// What was certainly left behind since it was asked.
+    unasked: Footprint,
     /// Shapes of suspect texts since it was asked.
     suspects: Vec<u64>,
     /// What may be names of settings in those texts.
@@ -180,6 +182,7 @@ impl Pooled {
         }
         if footprint.has(certain) {
             self.evidence.is_open = true;
+            self.evidence.unasked |= footprint;
         }
         if footprint.has(Footprint::SUSPECT) && self.evidence.suspect(shape(text)) {
             collect_calls(text, &mut self.evidence.calls);
@@ -307,6 +310,7 @@ impl Pooled {
         };
         self.evidence.probe = None;
         self.evidence.is_open = false;
+        self.evidence.unasked = Footprint::CLEAN;
         self.evidence.names.clear();
         self.evidence.calls.clear();
         self.evidence.times_cancelled = 0;
@@ -347,14 +351,17 @@ impl Pooled {
     pub fn tie_reason(&self, memory: &Memory) -> Option<&'static str> {
         match self.mode {
             PoolMode::Auto => {
-                let seen = if self.footprint.has(Footprint::TEMPORARY) && self.evidence.is_open {
-                    Ties::TEMPORARY
-                } else if self.footprint.has(Footprint::ADVISORY_LOCK) && self.evidence.is_open {
-                    Ties::ADVISORY_LOCK
+                let unasked = self.evidence.unasked;
+                let seen = if unasked.has(Footprint::TEMPORARY) {
+                    Some(Tie::Temporary)
+                } else if unasked.has(Footprint::ADVISORY_LOCK) {
+                    Some(Tie::AdvisoryLock)
+                } else if unasked.has(Footprint::SETTING) {
+                    Some(Tie::UnseenChange)
                 } else {
-                    Ties::NONE
+                    None
                 };
-                memory.tie().map(Tie::reason).or((self.evidence.ties | seen).reason())
+                memory.tie().or(seen).map(Tie::reason).or(self.evidence.ties.reason())
             }
             _ => None,
         }

@@ -22,11 +22,13 @@ pub struct Has {
     pub statements: Cache,
     /// The statement without a name.
     pub unnamed: Option<u32>,
+    /// What the server reported when the link was opened.
+    pub start: Reports,
     /// What clients have set, and we have made again.
     pub settings: Rc<Settings>,
     /// What the server has reported, the last value of each.
     pub reported: Reports,
-    /// Something was reported since the client took it.
+    /// Something was reported that is not yet accounted for.
     pub has_news: bool,
     /// Only this client may have it as it is: others may find what it left behind.
     pub stain: Option<u64>,
@@ -84,6 +86,7 @@ impl Has {
             site,
             statements: Cache::default(),
             unnamed: None,
+            start: reported.clone(),
             settings: Settings::none(),
             reported: reported.clone(),
             has_news: false,
@@ -104,12 +107,12 @@ impl Has {
         Self::fresh(Site::Local, &Reports::default(), Owned::of_test(), Vec::new())
     }
 
-    /// After `DISCARD ALL`; `reported` at its start-up.
-    pub fn reset(&mut self, reported: &Reports) {
+    /// After `DISCARD ALL`.
+    pub fn reset(&mut self) {
         self.statements.clear();
         self.unnamed = None;
         self.settings = Settings::none();
-        self.reported = reported.clone();
+        self.reported = self.start.clone();
         self.has_news = false;
         self.stain = None;
         self.sequences = Sequences::OfNobody;

@@ -100,6 +100,8 @@ pub struct Pooled {
     bringing: Bringing,
     /// Where links have to lead.
     way: (Site, Epoch, u64),
+    /// Where the last one led.
+    was: Option<(Site, Epoch, u64)>,
     /// Links may be taken: the door is open.
     is_open: bool,
     /// The batch in which the client has sent its statement without a name.
@@ -183,6 +185,7 @@ impl Pooled {
             preparation: None,
             bringing: Bringing::Nothing,
             way: map.way(),
+            was: None,
             is_open: false,
             unnamed_in: 0,
             waits: false,
@@ -282,6 +285,9 @@ impl Pooled {
     fn begin(&mut self, mut link: Linked) -> Linked {
         self.cancel.point_to(link.lease.cancel_target());
         self.footprint = Footprint::CLEAN;
+        if self.was.replace(self.way).is_some_and(|was| was != self.way) {
+            count(&self.counters.sessions_moved);
+        }
         if let Some(has) = &mut link.has {
             has.uses = has.uses.wrapping_add(1);
             has.has_news = false;
@@ -294,7 +300,7 @@ impl Pooled {
         let has = link.has.as_mut()?;
         let may_ask = self.mode == PoolMode::Auto && self.group.habits.may_ask();
         let asker = Asker { client: self.client, uses_last_values: self.uses_last_values || may_ask };
-        let (preparation, bytes) = Preparation::of(&self.settings, has, link.lease.reported(), asker)?;
+        let (preparation, bytes) = Preparation::of(&self.settings, has, asker)?;
         // A simple query drops it.
         has.unnamed = None;
         self.preparation = Some(preparation);
@@ -374,6 +380,24 @@ impl Pooled {
             || self.names.has_lost()
     }
 
+    /// A transaction is over: what the client has set by then holds from now on, on whatever link. It is
+    /// not left to the moment in which the link is given back: the server may be lost before.
+    fn settle(&mut self, has: &mut has::Has, memory: &Memory) {
+        if !has.has_news && memory.version() == self.seen {
+            return;
+        }
+        let is_unsaid = memory.version() == self.seen && memory.tie().is_none() && self.footprint.is_clean();
+        has.is_outdated |= is_unsaid && *has.reported != *self.told;
+        if !(is_unsaid && has.is_outdated) {
+            has.reported = settings::same_reports(has.reported.clone());
+            self.settings = Settings::of(memory, has, &self.at_login);
+            self.seen = memory.version();
+            has.settings = self.settings.clone();
+        }
+        self.told = has.reported.clone();
+        has.has_news = false;
+    }
+
     /// The transaction is over and nothing is owed: the link goes to whoever needs it next.
     pub fn let_go(&mut self, mut link: Linked, memory: &mut Memory) {
         self.cancel.point_nowhere();
@@ -382,15 +406,7 @@ impl Pooled {
             drop(link);
             return self.group.fetch_if_useful();
         }
-        let is_unsaid = memory.version() == self.seen && memory.tie().is_none() && self.footprint.is_clean();
-        has.is_outdated |= has.has_news && is_unsaid && *has.reported != *self.told;
-        if (has.has_news || memory.version() != self.seen) && !(is_unsaid && has.is_outdated) {
-            has.reported = settings::same_reports(has.reported.clone());
-            self.settings = Settings::of(memory, has, link.lease.reported(), &self.at_login);
-            self.seen = memory.version();
-            has.settings = self.settings.clone();
-        }
-        self.told = has.reported.clone();
+        self.settle(has, memory);
         let footprint = std::mem::take(&mut self.footprint);
         let evidence = std::mem::take(&mut self.evidence);
         if has.is_outdated {
@@ -416,6 +432,16 @@ impl Pooled {
         }
         has.since = crate::sys::now();
         self.group.put(link);
+    }
+
+    /// The link is about to go, though the client has not let it go: what the client was told on it, also in
+    /// a transaction that is lost, is what it believes.
+    pub fn on_link_given_up(&mut self, link: &Linked) {
+        if let Some(has) = &link.has
+            && !self.is_preparing()
+        {
+            self.told = has.reported.clone();
+        }
     }
 
     /// The link is gone, and with it whatever was on its way.
@@ -521,7 +547,7 @@ fn clean(mut link: Linked, group: Rc<Group>) {
         let is_reset = reset(&mut link.stream, &before, reported).await.is_ok();
         match &mut link.has {
             Some(has) if is_reset => {
-                has.reset(&before);
+                has.reset();
                 group.put(link);
             }
             _ => {

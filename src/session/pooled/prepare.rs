@@ -2,7 +2,6 @@
 
 use super::has::{Has, Sequences};
 use super::settings::Settings;
-use crate::pool::Reports;
 use crate::session::walk::{Reported, ends_the_session};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::report::Report;
@@ -16,8 +15,6 @@ const CLEAN_ROWS: usize = 1;
 #[derive(Debug)]
 pub struct Preparation {
     wanted: Rc<Settings>,
-    /// What the link began with.
-    start: Reports,
     /// The last values of sequences are taken away.
     discards_sequences: bool,
     endings: usize,
@@ -65,13 +62,13 @@ pub enum Progress {
 impl Preparation {
     /// What has to be sent so that a link with `has` is fit for a client that wants `wanted`; `None` when
     /// it is so already.
-    pub fn of(wanted: &Rc<Settings>, has: &Has, start: &Reports, asker: Asker) -> Option<(Self, Vec<u8>)> {
+    pub fn of(wanted: &Rc<Settings>, has: &Has, asker: Asker) -> Option<(Self, Vec<u8>)> {
         let is_stained = has.stain.is_some_and(|by| by != asker.client);
         let wants_sequences = asker.uses_last_values && has.sequences.has_others(asker.client);
         if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
             return None;
         }
-        let mut queries = wanted.queries(has, start, is_stained);
+        let mut queries = wanted.queries(has, is_stained);
         if wants_sequences {
             queries.push("DISCARD SEQUENCES".to_owned());
         }
@@ -86,7 +83,6 @@ impl Preparation {
         Some((
             Self {
                 discards_sequences: wants_sequences,
-                start: start.clone(),
                 wanted: wanted.clone(),
                 endings: queries.len(),
                 rows: 0,
@@ -130,7 +126,7 @@ impl Preparation {
                     }
                     if self.endings == 0 {
                         has.settings = self.wanted.clone();
-                        has.is_outdated |= self.wanted.is_contradicted(has, &self.start);
+                        has.is_outdated |= self.wanted.is_contradicted(has);
                         if self.discards_sequences {
                             has.sequences = Sequences::OfNobody;
                         }

@@ -52,8 +52,9 @@ impl Settings {
         Self::shared(Settings { texts: Vec::new(), reported: name.cloned().collect() })
     }
 
-    /// What a client has made of a link that had begun with `start`.
-    pub fn of(memory: &Memory, has: &Has, start: &Reports, at_login: &Settings) -> Rc<Settings> {
+    /// What a client has made of a link with `has`.
+    pub fn of(memory: &Memory, has: &Has, at_login: &Settings) -> Rc<Settings> {
+        let start = &has.start;
         let is_reported =
             |name: &str| start.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
         let texts = memory.settings_by_name().filter(|(name, _)| !is_reported(name));
@@ -72,12 +73,11 @@ impl Settings {
         Self::shared(Settings { texts, reported })
     }
 
-    /// Whether a link that began with `start`, and was made one for a client that wants this, reports
-    /// something else.
-    pub fn is_contradicted(&self, has: &Has, start: &Reports) -> bool {
+    /// Whether a link that was made one for a client that wants this reports something else.
+    pub fn is_contradicted(&self, has: &Has) -> bool {
         // Names of applications are not always taken as they are.
         let is_fixed = |name: &[u8]| FIXED.contains(&name) || name == b"application_name";
-        let mut changeable = start.iter().filter(|(name, _)| !is_fixed(name));
+        let mut changeable = has.start.iter().filter(|(name, _)| !is_fixed(name));
         changeable.any(|(name, at_start)| {
             let wanted = value_of(&self.reported, name).unwrap_or(at_start);
             value_of(&has.reported, name) != Some(wanted)
@@ -104,9 +104,10 @@ impl Settings {
         })
     }
 
-    /// The queries that make a link with `has`, which began with `start`, one for a client that wants
-    /// this. `is_stained`: somebody else may have left anything on it.
-    pub fn queries(&self, has: &Has, start: &Reports, is_stained: bool) -> Vec<String> {
+    /// The queries that make a link with `has` one for a client that wants this. `is_stained`: somebody
+    /// else may have left anything on it.
+    pub fn queries(&self, has: &Has, is_stained: bool) -> Vec<String> {
+        let start = &has.start;
         let mut queries = Vec::new();
         let begins_anew = is_stained || !has.settings.texts.is_empty() && has.settings.texts != self.texts;
         if is_stained {
