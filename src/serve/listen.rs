@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 /// Where we listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +175,26 @@ impl Listener {
             Listening::Nowhere => std::future::pending().await,
         }
     }
+
+    /// Takes a connection that the kernel has made already, if there is one. It asks the kernel itself: the
+    /// runtime hears of connections only when it looks for them.
+    pub fn accept_now(&self) -> io::Result<Option<Socket>> {
+        let accepted = match &self.socket {
+            Listening::Tcp(listener) => SockRef::from(listener).accept(),
+            Listening::Unix(listener) => SockRef::from(listener).accept(),
+            Listening::Nowhere => return Ok(None),
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Some(match &self.socket {
+            Listening::Tcp(_) => Socket::Tcp(TcpStream::from_std(socket.into())?),
+            Listening::Unix(_) | Listening::Nowhere => Socket::Unix(UnixSocket::new(socket.into())?),
+        }))
+    }
 }
 
 fn bind_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
@@ -197,6 +217,22 @@ impl Drop for Listener {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_is_connected_already_is_taken_though_the_runtime_has_not_heard_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, Sharing::Alone).unwrap();
+        let unix = Listener::unix(directory.path(), 6432, 16).unwrap();
+        let Bound::Tcp(address) = tcp.bound else { panic!("a TCP address") };
+        assert!(tcp.accept_now().unwrap().is_none() && unix.accept_now().unwrap().is_none());
+        // Nothing is awaited in between.
+        let _clients = [0, 1].map(|_| std::net::TcpStream::connect(address).unwrap());
+        let _client =
+            std::os::unix::net::UnixStream::connect(directory.path().join(".s.PGSQL.6432")).unwrap();
+        assert!(tcp.accept_now().unwrap().is_some() && tcp.accept_now().unwrap().is_some());
+        assert!(unix.accept_now().unwrap().is_some());
+        assert!(tcp.accept_now().unwrap().is_none() && unix.accept_now().unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn what_is_said_of_the_listener_holds_for_whom_it_accepts() {

@@ -141,7 +141,7 @@ impl Front {
 
     /// Takes connections that the kernel has made already: it would reset them.
     async fn take_the_last(self: Arc<Self>, listener: &Listener) {
-        while let Ok(Ok(socket)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+        while let Ok(Some(socket)) = listener.accept_now() {
             self.let_in(socket, self.arrivals.one_more()).await;
         }
     }
