@@ -42,7 +42,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LEFT_EVERY: Duration = Duration::from_millis(20);
 
 /// How long sessions that are sent away may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// A running process.
 pub struct Running {

@@ -32,7 +32,7 @@ pub fn is_here() -> bool {
 }
 
 /// How long a thread may take to tell what it keeps.
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
