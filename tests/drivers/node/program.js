@@ -94,7 +94,7 @@ async function statements() {
   }
   client.on("notice", (notice) => say("notice", notice.severity, notice.code, notice.message));
   await client.query("do $$ begin raise notice 'hello'; end $$");
-  await client.query("set statement_timeout = 50");
+  await client.query("set statement_timeout = 500");
   say(await failing(client.query("select pg_sleep(30)")));
   await client.query("reset statement_timeout");
   say(await one(client, "select count(*) from things"));

@@ -237,11 +237,11 @@ def errors_seen():
         say("parameters", failing(lambda: run("select %s::int", ("x",))))
         say("types", failing(lambda: run("select lower(%s, %s)", (1, 2))))
         say("usable", run("select 1").fetchone(), conn.info.transaction_status.name)
-        conn.execute("set statement_timeout = 50")
+        conn.execute("set statement_timeout = 500")
         say("timeout", failing(lambda: run("select pg_sleep(30)")))
     with connect() as one, connect() as two:
         one.execute("select * from people where id = 1 for update")
-        two.execute("set lock_timeout = 50")
+        two.execute("set lock_timeout = 500")
         say("lock", failing(lambda: two.execute("select * from people where id = 1 for update")))
     with connect() as one, connect() as two:
         for conn in (one, two):
@@ -369,7 +369,7 @@ def notifications():
         tells.execute("notify news, 'never'")
         tells.execute("rollback")
         tells.execute("notify news")
-        for heard in hears.notifies(timeout=5, stop_after=3):
+        for heard in hears.notifies(timeout=60, stop_after=3):
             say(heard.channel, len(heard.payload), heard.payload[:5])
             say("pid", heard.pid == tells.info.backend_pid)
         hears.execute("unlisten *")
@@ -377,7 +377,7 @@ def notifications():
         say("silence", list(hears.notifies(timeout=0.2)))
         hears.execute("listen self")
         hears.execute("notify self, 'me'")
-        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=5, stop_after=1)])
+        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=60, stop_after=1)])
 
 
 def cancelling():
@@ -558,7 +558,7 @@ def session_state():
         conn.execute("select pg_advisory_lock(42)")
     with connect() as conn:
         # The server lets go of the lock when it has seen that its client has left.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not conn.execute("select pg_try_advisory_xact_lock(42)").fetchone()[0] and time.monotonic() < deadline:
             conn.rollback()
             time.sleep(0.01)
