@@ -98,9 +98,9 @@ impl Names {
         self.named.values().map(|it| &it.statement)
     }
 
-    /// A name for a statement, by its number.
+    /// A name for a statement, by its number: always the same one where it has several.
     pub fn name_of(&self, id: u32) -> Option<&[u8]> {
-        self.named.iter().find(|(_, it)| it.statement.id == id).map(|(name, _)| name.as_ref())
+        self.named.iter().filter(|(_, it)| it.statement.id == id).map(|(name, _)| name.as_ref()).min()
     }
 
     /// Whether some statement is on the present link and can be on no other.
