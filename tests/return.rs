@@ -79,7 +79,7 @@ async fn an_old_writer_is_fenced_at_once_and_stays_so() {
     let given = server.party(Site::Local, "shop");
     let state = tempfile::tempdir().unwrap();
     let login = control_role::ensure(&given, state.path(), SOON).await.unwrap().login;
-    // Over the socket: in a debug build SCRAM alone takes 50 ms of each log-in.
+    // Over the socket: without the arithmetic of passwords.
     let address = Address::Unix { directory: server.socket_dir().to_owned(), port: server.port() };
     let endpoint = Endpoint { address, ..given.endpoint.clone() };
     let us = Party { login, endpoint, ..given.clone() };

@@ -63,8 +63,8 @@ async fn rounds(rounds: usize) {
         p50.as_millis(),
         stalls.last().unwrap().as_millis()
     );
-    // How quick it is, the campaign measures. Without optimisation each log-in of a client that was cut off
-    // computes for a tenth of a second, beside other tests: all that is said then is that no restart was waited for.
+    // How quick it is, the campaign measures: beside other tests, and without optimisation, all that is said is
+    // that no restart was waited for.
     let bar = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 2 });
     assert!(*stalls.last().unwrap() < bar, "{stalls:?}");
 }
