@@ -37,6 +37,10 @@ impl Footprint {
     /// It is about tables or views, or makes some: triggers, rules, defaults and policies may call functions
     /// that it does not name.
     pub const TOUCHES: Footprint = Footprint(1 << 9);
+    /// It changes or deletes rows of a table: its triggers and rules may do more than it says.
+    pub const WRITES: Footprint = Footprint(1 << 10);
+    /// It may ask for the last value of a sequence in what is not read of it, or makes what does.
+    pub const MAY_ASK: Footprint = Footprint(1 << 11);
 
     /// Both, in a constant.
     #[must_use]
@@ -47,7 +51,9 @@ impl Footprint {
     /// Whether nothing can be left behind that another session would find, if nobody's last values of
     /// sequences are asked for without care.
     pub fn is_clean(self) -> bool {
-        self.without(Footprint::ADVANCES.or(Footprint::TOUCHES)) == Footprint::CLEAN
+        let harmless =
+            Footprint::ADVANCES.or(Footprint::TOUCHES).or(Footprint::WRITES).or(Footprint::MAY_ASK);
+        self.without(harmless) == Footprint::CLEAN
     }
 
     /// Whether there is nothing at all in it.
@@ -99,11 +105,18 @@ pub fn footprint(text: &[u8]) -> Footprint {
     loop {
         match lexer.next_token() {
             Ok(Some(token)) => scan.on_token(token),
-            Ok(None) => return scan.found,
+            Ok(None) => return scan.all_found(),
             // What cannot be split may be anything.
-            Err(_) => return scan.found | Footprint::SUSPECT,
+            Err(_) => return scan.all_found() | Footprint::SUSPECT | Footprint::MAY_ASK,
         }
     }
+}
+
+/// Whether what may be a statement names a function that asks for the last value of a sequence.
+pub fn names_last_value(text: &[u8]) -> bool {
+    let is_name =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"lastval") || word.eq_ignore_ascii_case(b"currval");
+    text.windows(b"lastval".len()).any(is_name)
 }
 
 /// A number for all texts that differ only in their constants, white space and comments. Texts that
@@ -161,6 +174,8 @@ struct Scan<'a> {
     third: Option<Token<'a>>,
     fourth: Option<Token<'a>>,
     first: First,
+    /// Some constant may be a statement that asks for the last value of a sequence.
+    is_asked_in_constants: bool,
 }
 
 /// What the statement begins with.
@@ -177,7 +192,7 @@ impl<'a> Scan<'a> {
     fn on_token(&mut self, token: Token<'a>) {
         match token {
             Token::Symbol(b';') => {
-                *self = Scan { found: self.found, ..Scan::default() };
+                *self = Scan { found: self.all_found(), ..Scan::default() };
                 return;
             }
             Token::Symbol(b'(') => self.on_parenthesis(),
@@ -185,6 +200,7 @@ impl<'a> Scan<'a> {
                 self.found |= Footprint::TEMPORARY;
             }
             Token::Word(word) => self.on_word(word, token),
+            Token::Text(constant) => self.is_asked_in_constants |= names_last_value(constant),
             _ => {}
         }
         if self.first == First::Open {
@@ -199,7 +215,18 @@ impl<'a> Scan<'a> {
         (self.before, self.last) = (self.last, Some(token));
     }
 
+    /// Constants count where something is called that may execute them.
+    fn all_found(&self) -> Footprint {
+        match self.first {
+            _ if !self.is_asked_in_constants => self.found,
+            First::Create => self.found | Footprint::MAY_ASK,
+            _ if self.found.has(Footprint::SUSPECT) => self.found | Footprint::LAST_VALUE,
+            First::Open | First::Other => self.found,
+        }
+    }
+
     fn on_word(&mut self, word: &[u8], token: Token<'a>) {
+        self.on_write(word, token);
         if self.first == First::Open {
             match word.first().map(u8::to_ascii_uppercase) {
                 Some(b'D') if token.is_word("DO") => self.found |= Footprint::SUSPECT,
@@ -231,6 +258,19 @@ impl<'a> Scan<'a> {
         let is_selected_into = self.last_is("INTO") && !self.before.is_some_and(is_verb);
         if is_temporary && (is_made || is_selected_into) {
             self.found |= Footprint::TEMPORARY;
+        }
+    }
+
+    /// FOR UPDATE locks.
+    fn on_write(&mut self, word: &[u8], token: Token<'a>) {
+        let is_write = match word.first().map(u8::to_ascii_uppercase) {
+            Some(b'U') => token.is_word("UPDATE") && !self.last_is("FOR") && !self.last_is("KEY"),
+            Some(b'D') => token.is_word("DELETE"),
+            Some(b'T') => token.is_word("TRUNCATE"),
+            _ => false,
+        };
+        if is_write {
+            self.found |= Footprint::WRITES;
         }
     }
 
@@ -294,7 +334,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Footprint) {
-        assert_eq!(footprint(text.as_bytes()).without(Footprint::TOUCHES), expected, "{text}");
+        let tables = Footprint::TOUCHES | Footprint::WRITES;
+        assert_eq!(footprint(text.as_bytes()).without(tables), expected, "{text}");
     }
 
     #[test]
@@ -367,6 +408,27 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_rows_is_told() {
+        for text in ["update t set a = 1", "with x as (delete from t returning *) table x", "Truncate t"] {
+            assert!(footprint(text.as_bytes()).has(Footprint::WRITES), "{text}");
+        }
+        for text in ["select * from t for update", "select 1 for no key update", "select deleted from t"] {
+            assert!(!footprint(text.as_bytes()).has(Footprint::WRITES), "{text}");
+        }
+    }
+
+    #[test]
+    fn questions_in_constants_count_where_they_may_be_executed() {
+        let asks = Footprint::SUSPECT | Footprint::LAST_VALUE;
+        check("do $$ begin perform Lastval(); end $$", asks);
+        check("select query_to_xml('select currval(''s'')', true, true, '')", asks);
+        check("select 'lastval()'", Footprint::CLEAN);
+        check("select f('x'); select 'lastval()'", Footprint::SUSPECT | Footprint::LAST_VALUE);
+        let made = footprint(b"create function f() returns int language sql as 'select lastval()'");
+        assert!(made.has(Footprint::MAY_ASK) && !made.has(Footprint::LAST_VALUE));
+    }
+
+    #[test]
     fn who_looks_at_counters_of_a_back_end_is_told() {
         for text in [
             "SET LOCAL stats_fetch_consistency = snapshot",
@@ -387,7 +449,7 @@ mod tests {
         check("select now(), my_function()", Footprint::SUSPECT);
         check("do $$ begin end $$", Footprint::SUSPECT);
         check("call p()", Footprint::SUSPECT);
-        check("select 'unfinished", Footprint::SUSPECT);
+        check("select 'unfinished", Footprint::SUSPECT | Footprint::MAY_ASK);
         check("select 1; create temp table t (a int)", Footprint::TEMPORARY);
         check("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", Footprint::TEMPORARY);
         check("create local temp sequence s", Footprint::TEMPORARY);

@@ -13,3 +13,4 @@ mod raw;
 mod sequences;
 mod settings;
 mod stage;
+mod unseen;

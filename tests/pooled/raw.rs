@@ -24,7 +24,8 @@ impl Raw {
         socket.set_nodelay(true).unwrap();
         let mut raw = Raw { socket, read: Vec::new() };
         let mut body = 196_608i32.to_be_bytes().to_vec();
-        for text in ["user", "app", "database", "shop"].iter().chain(parameters) {
+        let database: &[&str] = if parameters.contains(&"database") { &[] } else { &["database", "shop"] };
+        for text in ["user", "app"].iter().chain(database).chain(parameters) {
             body.extend(text.as_bytes());
             body.push(0);
         }

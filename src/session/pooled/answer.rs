@@ -1,7 +1,7 @@
 //! What a server answers, as the client expects it.
 
 use super::described::{DESCRIPTION_MAX, RESULT_CHANGED, changed_result};
-use super::has::Has;
+use super::has::{Has, Sequences};
 use super::journal::{Act, Shown};
 use super::statements::server_name;
 use super::{KNOWN, Pooled, words};
@@ -118,12 +118,14 @@ impl Pooled {
                     }
                     Settled::Command(n) if self.hides_command_of == Some(n) => {
                         self.hides_command_of = None;
+                        self.on_discarded(tag, side.has);
                         return Passed::Instead;
                     }
                     Settled::Command(n) => side.memory.on_command(n, tag),
                     Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
                 }
                 self.on_tag(tag);
+                self.on_discarded(tag, side.has);
                 if let Some(name) = side.memory.take_deallocated() {
                     self.names.set(&name, None);
                 }
@@ -162,6 +164,13 @@ impl Pooled {
             }
         }
         Passed::Same
+    }
+
+    /// Last values of sequences that are gone are nobody's; what was sent since is the client's.
+    fn on_discarded(&self, tag: &[u8], has: &mut Has) {
+        if matches!(tag, b"DISCARD SEQUENCES\0" | b"DISCARD ALL\0") {
+            has.sequences = Sequences::Of(self.stamp);
+        }
     }
 
     fn on_ready(&mut self, frame: &[u8], side: &mut Side<'_>) {
@@ -264,6 +273,10 @@ impl Pooled {
                 if let Some(id) = id_in(report) {
                     has.statements.remove(id);
                 }
+            }
+            // Somebody asks for the last value of a sequence, also if no statement says so.
+            "55000" if matches!(report.routine().as_ref(), "lastval" | "currval_oid") => {
+                self.group.habits.has_asked();
             }
             // "cached plan must not change result type": whoever prepares it again gets a new one.
             "0A000" if report.routine() == RESULT_CHANGED => {

@@ -2,12 +2,12 @@
 
 use super::described::Told;
 use super::execute::Executed;
-use super::has::{self, Sequences};
+use super::has;
 use super::journal::Act;
 use super::messages::{put_close, rename};
+use super::sequences::{DISCARD_SEQUENCES, Others, asks};
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
-use crate::config::PoolMode;
 use crate::session::memory::Change;
 use crate::session::notice::{Notice, change_of, changes_of, concerns_idle_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
@@ -33,24 +33,6 @@ pub(super) enum Sent {
     /// The patch passes; it does not yet.
     Later,
 }
-
-/// Whether the last values of sequences that other clients have left on the link …
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Others {
-    /// … are not there, or do not matter.
-    None,
-    /// … are taken away before the statement is looked at again.
-    TakenAwayFirst,
-    /// … are taken away together with the statement, and with all others.
-    TakenAwayNow,
-}
-
-/// A simple query, or the beginning of one.
-const DISCARD_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
-/// The same as the body of a Parse.
-const DISCARDING: &[u8] = b"DISCARD SEQUENCES\0\0\0";
-/// Bind and Execute of [`DROPPED`], by a portal of that name.
-const BIND_AND_EXECUTE: &[u8] = b"B\0\0\0\x14cm_0\0cm_0\0\0\0\0\0\0\0E\0\0\0\x0dcm_0\0\0\0\0\0";
 
 impl Pooled {
     /// Walks over what the client sends. What may pass is `out` where it was changed (`true`), and the
@@ -142,17 +124,7 @@ impl Pooled {
                 side.ledger.on_client(b'H');
                 self.wants_answers = true;
             }
-            b'F' => {
-                let n = side.ledger.on_client(b'F');
-                if !side.ledger.is_skipping() {
-                    self.journal.on_statement(n);
-                }
-                self.on_statement(
-                    frame.get(HEADER..HEADER + 4).unwrap_or_default(),
-                    Footprint::SUSPECT,
-                    side,
-                );
-            }
+            b'F' => return self.call(total, frame, side),
             b'E' | b'S' | b'd' | b'c' | b'f' => {
                 side.ledger.on_client(tag);
             }
@@ -180,13 +152,14 @@ impl Pooled {
             Notice::Changing if is_whole => change = change_of(text),
             Notice::Changing => {}
         }
-        let whole = if is_whole { Footprint::CLEAN } else { Footprint::SUSPECT };
-        let footprint = footprint(text) | whole;
-        let others = self.others_sequences(footprint, side);
+        let unread = Footprint::SUSPECT.or(Footprint::MAY_ASK);
+        let footprint = footprint(text) | if is_whole { Footprint::CLEAN } else { unread };
+        let executed = if is_whole && !side.ledger.is_skipping() { self.executed(text) } else { None };
+        let asks = executed.as_ref().map_or(footprint, |executed| footprint | executed.statement.footprint);
+        let others = self.others_sequences(asks, side);
         if others == Others::TakenAwayFirst {
             return Sent::Not(Stop::Later);
         }
-        let executed = if is_whole && !side.ledger.is_skipping() { self.executed(text) } else { None };
         if let Some(executed) = &executed
             && self.brings_first(executed, side.ledger, side.has)
         {
@@ -222,28 +195,27 @@ impl Pooled {
             side.patch.extend(PREPARE_AND_DEALLOCATE);
             return Sent::Instead(total);
         }
+        let mut before: Vec<u8> = Vec::new();
+        if others == Others::TakenAwayNow {
+            self.hides_command_of = Some(n);
+            before.extend(DISCARD_SEQUENCES);
+        }
+        let mut skipped = 0;
         if let Some(Executed { name, statement }) = executed
             && side.has.statements.uses(statement.id)
         {
             self.on_statement(statement.text(), statement.footprint, side);
-            let mut room = [0; 16];
-            let own = server_name(statement.id, &mut room);
-            side.patch.push(b'Q');
-            side.patch.extend(((total - 1 - name.len() + own.len()) as u32).to_be_bytes());
-            side.patch.extend(&text[..name.start]);
-            side.patch.extend(own);
-            return Sent::Instead(HEADER + name.end);
+            before.extend(&text[..name.start]);
+            before.extend(server_name(statement.id, &mut [0; 16]));
+            skipped = name.end;
         }
-        if others == Others::TakenAwayNow && is_whole {
-            self.hides_command_of = Some(n);
-            side.has.sequences = Sequences::Of(self.client);
-            side.patch.push(b'Q');
-            side.patch.extend(((total - 1 + DISCARD_SEQUENCES.len() + 1) as u32).to_be_bytes());
-            side.patch.extend(DISCARD_SEQUENCES);
-            side.patch.push(b';');
-            return Sent::Instead(HEADER);
+        if before.is_empty() {
+            return Sent::Same;
         }
-        Sent::Same
+        side.patch.push(b'Q');
+        side.patch.extend(((total - 1 - skipped + before.len()) as u32).to_be_bytes());
+        side.patch.extend(before);
+        Sent::Instead(HEADER + skipped)
     }
 
     /// Whether DEALLOCATE means a statement that has another name on the server.
@@ -267,7 +239,7 @@ impl Pooled {
             }
             side.walk.concerns_idle_links |= concerns_idle_links(text);
         }
-        let statement = if is_whole { Statement::of(body, side.has.site) } else { Statement::lost() };
+        let statement = if is_whole { Statement::of(body, side.has.site) } else { Statement::lost(text) };
         if name.is_empty() && self.deallocates(&statement.change, side) {
             return self.parse_deallocate(total, &statement, side);
         }
@@ -353,7 +325,7 @@ impl Pooled {
             return sent;
         }
         self.on_bound(portal, known.as_ref().filter(|it| !it.is_lost), told);
-        let asks = known.as_ref().map_or(Footprint::CLEAN, |statement| statement.footprint);
+        let asks = known.as_ref().map_or(Footprint::CLEAN, |statement| asks(statement, frame));
         match self.others_sequences(asks, side) {
             Others::TakenAwayFirst => return Sent::Not(Stop::Later),
             Others::TakenAwayNow => self.discard_sequences(side),
@@ -368,7 +340,11 @@ impl Pooled {
         }
         let sent = self.about(b'B', total, portal, name, known, side);
         side.ledger.on_client(b'B');
-        sent
+        match sent {
+            // What takes others' values away stands before it.
+            Sent::Same if !side.patch.is_empty() => Sent::Instead(0),
+            _ => sent,
+        }
     }
 
     fn describe(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
@@ -478,50 +454,6 @@ impl Pooled {
         let is_own = name.is_empty() && self.unnamed_in == batch;
         self.waits = !is_own && self.journal.has_before(batch);
         self.waits
-    }
-
-    /// What becomes of other clients' last values of sequences, before a statement that may ask for its own.
-    /// Between two transactions they are taken away in a round trip of their own. Later, `auto` mode takes
-    /// them away with what the transaction has done itself: an error is better than a wrong value, and is
-    /// the last one (`habits`); the other modes keep to what PgBouncer's users know.
-    fn others_sequences(&mut self, footprint: Footprint, side: &Side<'_>) -> Others {
-        if !footprint.has(Footprint::LAST_VALUE) {
-            return Others::None;
-        }
-        self.group.habits.has_asked();
-        let has_asked = std::mem::replace(&mut self.uses_last_values, true);
-        let is_auto = self.mode == PoolMode::Auto;
-        if !side.has.sequences.has_others(self.client) || has_asked && !is_auto {
-            return Others::None;
-        }
-        if side.ledger.is_clean() {
-            self.waits = true;
-            return Others::TakenAwayFirst;
-        }
-        let may_be = is_auto && side.ledger.status() != TransactionStatus::Failed;
-        if may_be { Others::TakenAwayNow } else { Others::None }
-    }
-
-    /// A statement that is about to be executed.
-    fn on_statement(&mut self, text: &[u8], footprint: Footprint, side: &mut Side<'_>) {
-        if self.on_text(text, footprint).has(Footprint::ADVANCES.or(Footprint::SUSPECT)) {
-            side.has.sequences = side.has.sequences.advanced_by(self.client);
-        }
-    }
-
-    fn discard_sequences(&mut self, side: &mut Side<'_>) {
-        side.has.sequences = Sequences::Of(self.client);
-        let batch = side.ledger.batch();
-        let site = side.has.site;
-        Statement::of(DISCARDING, site).put_parse(side.patch, DROPPED, site);
-        side.patch.extend(BIND_AND_EXECUTE);
-        put_close(side.patch, b'P', DROPPED);
-        put_close(side.patch, b'S', DROPPED);
-        for tag in [b'P', b'B', b'E', b'C', b'C'] {
-            let step = side.ledger.on_client(tag);
-            let act = if tag == b'E' { Act::HiddenDiscard } else { Act::Hidden };
-            self.note(batch, step, act);
-        }
     }
 
     /// Makes a statement on the link where it is missing.

@@ -13,6 +13,7 @@
 //! ask for, as long as the client goes on or nobody else waits ([`super::habits`], [`super::linger`]).
 
 use super::Pooled;
+use super::catalogue::Unseen;
 use super::habits::Watching;
 use super::has::Has;
 use super::linger::Linger;
@@ -103,6 +104,10 @@ impl Evidence {
         !self.ties.is_empty() || self.is_open || self.probe.is_some()
     }
 
+    fn holds_anything(&self) -> bool {
+        !self.ties.is_empty() || self.advanced.is_some()
+    }
+
     /// What holds the link, needed or not.
     pub fn all_ties(&self) -> Ties {
         self.ties | if self.advanced.is_some() { Ties::SEQUENCE } else { Ties::NONE }
@@ -150,8 +155,7 @@ impl Evidence {
 impl Pooled {
     /// A text was sent. `footprint` is what it says; with what it may hide, it is returned.
     pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) -> Footprint {
-        let is_hiding = footprint.has(Footprint::TOUCHES) && self.group.habits.catalogue.hides();
-        let footprint = if is_hiding { footprint | Footprint::SUSPECT } else { footprint };
+        let footprint = footprint | self.unseen(footprint);
         self.footprint |= footprint;
         if self.mode != PoolMode::Auto || footprint.is_empty() {
             return footprint;
@@ -190,8 +194,33 @@ impl Pooled {
         footprint
     }
 
+    /// What a statement may do that it does not say.
+    fn unseen(&self, footprint: Footprint) -> Footprint {
+        let mut unseen = Footprint::CLEAN;
+        if footprint.has(Footprint::TOUCHES) {
+            let catalogue = &self.group.habits.catalogue;
+            if catalogue.has(Unseen::LEAVES) {
+                unseen |= Footprint::SUSPECT;
+            }
+            if catalogue.has(Unseen::ADVANCES)
+                || footprint.has(Footprint::WRITES) && catalogue.has(Unseen::ADVANCES_BY_WRITES)
+            {
+                unseen |= Footprint::ADVANCES;
+            }
+        }
+        unseen
+    }
+
+    /// What statements may do that they do not say is not known any more, if something has changed it.
+    pub(super) fn on_catalogue_changed(&mut self) {
+        if std::mem::take(&mut self.changes_catalogue) {
+            self.group.habits.catalogue.has_changed();
+        }
+    }
+
     /// A transaction is over.
     pub(super) fn on_transaction_end(&mut self) {
+        self.on_catalogue_changed();
         let Some(ago) = self.evidence.advanced else { return };
         self.group.habits.has_been_silent(1);
         self.evidence.advanced = (ago < ASKED_WITHIN).then_some(ago + 1);
@@ -222,9 +251,9 @@ impl Pooled {
     /// A command was completed: it may have taken away what holds the link.
     pub(super) fn on_tag(&mut self, tag: &[u8]) {
         if tag.starts_with(b"CREATE ") || tag.starts_with(b"ALTER ") {
-            self.group.habits.catalogue.has_changed();
+            self.changes_catalogue = true;
         }
-        if self.evidence.ties.is_empty() {
+        if !self.evidence.holds_anything() {
             return;
         }
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
@@ -244,9 +273,9 @@ impl Pooled {
     /// The transaction is over and nothing is owed: what becomes of the link?
     pub fn verdict(&mut self, memory: &Memory, has: &mut Has) -> Verdict {
         let is_open = self.mode == PoolMode::Auto && (memory.tie().is_some() || self.evidence.is_open);
-        let is_due = self.is_open && self.group.habits.catalogue.wants_asking(crate::sys::now());
-        if is_open || is_due {
-            let about = if is_due { About::Catalogue } else { About::Session };
+        let turn = if self.is_open { self.group.habits.catalogue.turn(crate::sys::now()) } else { None };
+        if is_open || turn.is_some() {
+            let about = turn.map_or(About::Session, About::Catalogue);
             let (names, calls) = (&self.evidence.names, &self.evidence.calls);
             let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
             let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)), calls, about);
@@ -318,8 +347,8 @@ impl Pooled {
     }
 
     fn learn_found(&mut self, found: Found, memory: &mut Memory) {
-        if let Some(hides) = found.hides {
-            self.group.habits.catalogue.says(hides);
+        if let Some((turn, unseen)) = found.unseen {
+            self.group.habits.catalogue.says(turn, unseen);
         }
         if self.mode != PoolMode::Auto {
             return;

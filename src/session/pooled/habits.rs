@@ -5,15 +5,12 @@
 //! for a while behind such a statement until enough of them were followed by no question; once
 //! somebody has asked, it always does.
 //!
-//! And what the catalogue of their database says: whether functions that may leave something behind can be
-//! called without a word, by triggers, rules, defaults or policies. It is asked for once a minute, and after
-//! changes that come by here.
+//! And what the catalogue of their database says ([`super::catalogue`]).
 
-use crate::base::Moment;
+use super::catalogue::Catalogue;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// So many transactions without a question say that there will be none.
 const ENOUGH: u32 = 256;
@@ -21,8 +18,6 @@ const ENOUGH: u32 = 256;
 const ASKED: u32 = u32::MAX;
 /// Pairs of user and database that are remembered, beside those that have clients.
 const KEPT_MAX: usize = 4096;
-/// For how long the catalogue's word counts.
-const FRESH: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,14 +28,6 @@ pub struct Habits {
     watchers: AtomicUsize,
     /// What is known of the database.
     pub catalogue: Arc<Catalogue>,
-}
-
-/// Whether functions that may leave something behind can be called without a word.
-#[derive(Debug)]
-pub struct Catalogue {
-    hides: AtomicBool,
-    /// When it was asked for; `None` when something has changed since.
-    asked_at: Mutex<Option<Moment>>,
 }
 
 /// A client that compares what its back end has counted, until it is dropped.
@@ -74,40 +61,6 @@ impl AllHabits {
             Arc::new(Habits { catalogue, ..Habits::default() })
         };
         habits.entry((user.to_owned(), database.to_owned())).or_insert_with(fresh).clone()
-    }
-}
-
-impl Default for Catalogue {
-    /// Not asked yet: anything may be there.
-    fn default() -> Self {
-        Self { hides: true.into(), asked_at: Mutex::default() }
-    }
-}
-
-impl Catalogue {
-    /// Whether such functions are there, or may be.
-    pub fn hides(&self) -> bool {
-        self.hides.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is the caller's turn to ask.
-    pub fn wants_asking(&self, now: Moment) -> bool {
-        let mut asked_at = self.asked_at.lock().expect("no holder of the catalogue panics");
-        let is_due = asked_at.is_none_or(|at| now.since(at) > FRESH);
-        if is_due {
-            *asked_at = Some(now);
-        }
-        is_due
-    }
-
-    /// It was asked.
-    pub fn says(&self, hides: bool) {
-        self.hides.store(hides, Ordering::Relaxed);
-    }
-
-    /// Something has changed, or the answer was lost.
-    pub fn has_changed(&self) {
-        *self.asked_at.lock().expect("no holder of the catalogue panics") = None;
     }
 }
 
@@ -164,21 +117,6 @@ mod tests {
         habits.has_asked();
         habits.has_been_silent(ENOUGH);
         assert!(habits.may_ask());
-    }
-
-    #[test]
-    fn a_catalogue_is_asked_by_one_and_again_when_it_has_changed() {
-        let all = AllHabits::default();
-        let (one, other) = (all.of("app", b"shop"), all.of("boss", b"shop"));
-        let now = Moment::default() + FRESH;
-        assert!(one.catalogue.hides() && one.catalogue.wants_asking(now));
-        assert!(!other.catalogue.wants_asking(now));
-        one.catalogue.says(false);
-        assert!(!other.catalogue.hides());
-        assert!(!one.catalogue.wants_asking(now + FRESH));
-        assert!(one.catalogue.wants_asking(now + FRESH + FRESH));
-        one.catalogue.has_changed();
-        assert!(other.catalogue.wants_asking(now));
     }
 
     #[test]

@@ -52,30 +52,44 @@ pub struct Has {
 pub enum Sequences {
     /// No statement that may advance one has been there.
     OfNobody,
-    /// Only this client's.
-    Of(u64),
-    /// Those of several, of whom this one is not the first.
+    /// Only this client's, which has had no other ones since.
+    Of(Stamp),
+    /// Those of several, or older ones.
     Mixed,
 }
 
+/// A client, and where it was in its own time: it may advance sequences on more than one link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its number on its thread.
+    pub client: u64,
+    /// How often it may have advanced a sequence.
+    pub advances: u64,
+}
+
+impl Stamp {
+    /// Of a client that has just come.
+    pub fn new(client: u64) -> Self {
+        Self { client, advances: 0 }
+    }
+}
+
 impl Sequences {
-    /// Whether there may be values that are not this client's.
-    pub fn has_others(self, client: u64) -> bool {
+    /// Whether there may be values that are not this client's, or not its last ones.
+    pub fn has_others(self, stamp: Stamp) -> bool {
         match self {
             Sequences::OfNobody => false,
-            Sequences::Of(owner) => owner != client,
+            Sequences::Of(owner) => owner != stamp,
             Sequences::Mixed => true,
         }
     }
 
-    /// What becomes of it when a client may have advanced one.
+    /// What becomes of it when a client may advance one.
     #[must_use]
-    pub fn advanced_by(self, client: u64) -> Self {
-        match self {
-            Sequences::OfNobody => Sequences::Of(client),
-            Sequences::Of(owner) if owner == client => self,
-            Sequences::Of(_) | Sequences::Mixed => Sequences::Mixed,
-        }
+    pub fn advanced_by(self, stamp: &mut Stamp) -> Self {
+        let others = self.has_others(*stamp);
+        stamp.advances += 1;
+        if others { Sequences::Mixed } else { Sequences::Of(*stamp) }
     }
 }
 
@@ -131,5 +145,26 @@ impl Has {
             Some((_, old)) => *old = value.into(),
             None => reported.push((name.into(), value.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_finds_its_values_where_it_had_the_last_ones() {
+        let (mut a, mut b) = (Stamp::new(1), Stamp::new(2));
+        let (mut one, mut other) = (Sequences::OfNobody, Sequences::OfNobody);
+        assert!(!one.has_others(a));
+        one = one.advanced_by(&mut a).advanced_by(&mut a);
+        assert!(!one.has_others(a) && one.has_others(b));
+        other = other.advanced_by(&mut a);
+        // An older one is not the last one, also when one more has come.
+        assert!(one.has_others(a) && !other.has_others(a));
+        one = one.advanced_by(&mut a);
+        assert!(one.has_others(a) && other.has_others(a));
+        other = other.advanced_by(&mut b);
+        assert!(other.has_others(b));
     }
 }

@@ -24,6 +24,7 @@ pub mod ask;
 pub mod auto;
 mod cache;
 mod carry;
+mod catalogue;
 mod described;
 mod execute;
 #[cfg(any(test, fuzzing))]
@@ -36,6 +37,7 @@ mod messages;
 mod names;
 pub mod prepare;
 mod probe;
+mod sequences;
 mod settings;
 pub mod stash;
 pub mod statements;
@@ -54,6 +56,7 @@ use crate::pool::{CancelPointer, Reports, reset};
 use crate::route::RouteMap;
 use crate::sql::footprint::Footprint;
 use auto::Evidence;
+use catalogue::Unseen;
 use execute::Bringing;
 use journal::{Act, Journal};
 use names::{Names, Spoken};
@@ -75,8 +78,8 @@ thread_local! {
 #[derive(Debug)]
 pub struct Pooled {
     mode: PoolMode,
-    /// Its number on this thread.
-    client: u64,
+    /// Its number on this thread, and how often it may have advanced a sequence.
+    stamp: has::Stamp,
     /// Where its links come from.
     group: Rc<Group>,
     names: Names,
@@ -116,6 +119,12 @@ pub struct Pooled {
     bound: Option<(Box<[u8]>, u32)>,
     /// The client asks for the last values of sequences: those of other clients must not be there.
     uses_last_values: bool,
+    /// They must not be there for its next statement, whatever is known of it.
+    wants_own_values: bool,
+    /// The client's next message waits until everything was answered.
+    wants_quiet: bool,
+    /// A command of the transaction has changed the catalogue.
+    changes_catalogue: bool,
     /// Of this simple query the first command is ours.
     hides_command_of: Option<u64>,
     /// A Flush was sent: made-up answers must not wait for the server's next one.
@@ -170,7 +179,7 @@ impl Pooled {
         let at_login = Settings::at_login(&told);
         let mut this = Self {
             mode,
-            client: LAST_CLIENT.replace(LAST_CLIENT.get() + 1) + 1,
+            stamp: has::Stamp::new(LAST_CLIENT.replace(LAST_CLIENT.get() + 1) + 1),
             group,
             names: Names::default(),
             spoken: Spoken::default(),
@@ -193,6 +202,9 @@ impl Pooled {
             tells_next: false,
             bound: None,
             uses_last_values: false,
+            wants_own_values: false,
+            wants_quiet: false,
+            changes_catalogue: false,
             hides_command_of: None,
             wants_answers: false,
             hides_rest: false,
@@ -218,7 +230,7 @@ impl Pooled {
 
     /// The text of a prepared statement of the client's.
     pub fn text_of(&self, name: &[u8]) -> Option<&[u8]> {
-        self.names.get(name).map(|statement| statement.text())
+        self.names.get(name).filter(|statement| !statement.is_lost).map(|statement| statement.text())
     }
 
     /// A link for the client's statement, from the stash where it has one.
@@ -298,8 +310,12 @@ impl Pooled {
     /// What has to be sent to a link before the client's statement; the session waits for the answers.
     pub fn prepare(&mut self, link: &mut Linked) -> Option<Vec<u8>> {
         let has = link.has.as_mut()?;
-        let may_ask = self.mode == PoolMode::Auto && self.group.habits.may_ask();
-        let asker = Asker { client: self.client, uses_last_values: self.uses_last_values || may_ask };
+        let habits = &self.group.habits;
+        let may_ask = habits.may_ask() || habits.catalogue.has(Unseen::ASKS);
+        let wants_own_values = std::mem::take(&mut self.wants_own_values)
+            || self.uses_last_values
+            || self.mode == PoolMode::Auto && may_ask;
+        let asker = Asker { stamp: self.stamp, wants_own_values };
         let (preparation, bytes) = Preparation::of(&self.settings, has, asker)?;
         // A simple query drops it.
         has.unnamed = None;
@@ -364,10 +380,16 @@ impl Pooled {
     /// long enough, it is looked at again (`true` the second).
     pub fn waits(&mut self, ledger: &Ledger) -> (bool, bool) {
         let is_asked = ledger.steps_done() < self.asked_in;
-        if self.waits && (is_asked || self.journal.has_before(ledger.batch()) || self.waits_to_bring(ledger))
+        let is_early = self.wants_quiet && !ledger.is_quiet() && !ledger.has_no_place();
+        if self.waits
+            && (is_asked
+                || is_early
+                || self.journal.has_before(ledger.batch())
+                || self.waits_to_bring(ledger))
         {
             return (true, false);
         }
+        self.wants_quiet = false;
         (false, std::mem::take(&mut self.waits))
     }
 
@@ -428,7 +450,7 @@ impl Pooled {
             return clean(link, self.group.clone());
         }
         if !footprint.is_clean() {
-            has.stain = Some(self.client);
+            has.stain = Some(self.stamp.client);
         }
         has.since = crate::sys::now();
         self.group.put(link);
@@ -447,12 +469,15 @@ impl Pooled {
     /// The link is gone, and with it whatever was on its way.
     pub fn on_link_lost(&mut self) {
         self.cancel.point_nowhere();
+        // Its transaction may have been committed.
+        self.on_catalogue_changed();
         self.preparation = None;
         self.bringing = Bringing::Nothing;
         self.evidence = Evidence::default();
         self.wants_answers = false;
         self.hides_rest = false;
         self.waits = false;
+        self.wants_quiet = false;
         self.asked_in = 0;
         self.footprint = Footprint::CLEAN;
         self.spoken.clear();

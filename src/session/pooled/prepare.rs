@@ -1,6 +1,6 @@
 //! Making a link fit for its next client, before anything of the client's is sent.
 
-use super::has::{Has, Sequences};
+use super::has::{Has, Sequences, Stamp};
 use super::settings::Settings;
 use crate::session::walk::{Reported, ends_the_session};
 use crate::wire::frame::{HEADER, Head, cstring, head};
@@ -26,10 +26,10 @@ pub struct Preparation {
 /// Whose the link is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker {
-    /// Its number on this thread.
-    pub client: u64,
+    /// Its number on this thread, and its time.
+    pub stamp: Stamp,
     /// The last values of sequences must be its own.
-    pub uses_last_values: bool,
+    pub wants_own_values: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,8 @@ impl Preparation {
     /// What has to be sent so that a link with `has` is fit for a client that wants `wanted`; `None` when
     /// it is so already.
     pub fn of(wanted: &Rc<Settings>, has: &Has, asker: Asker) -> Option<(Self, Vec<u8>)> {
-        let is_stained = has.stain.is_some_and(|by| by != asker.client);
-        let wants_sequences = asker.uses_last_values && has.sequences.has_others(asker.client);
+        let is_stained = has.stain.is_some_and(|by| by != asker.stamp.client);
+        let wants_sequences = asker.wants_own_values && has.sequences.has_others(asker.stamp);
         if !is_stained && !wants_sequences && Rc::ptr_eq(wanted, &has.settings) {
             return None;
         }

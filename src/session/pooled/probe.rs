@@ -1,5 +1,6 @@
 //! Asking the server what a session has left on its link.
 
+use super::catalogue::{self, Turn, Unseen};
 use super::has::Has;
 use super::prepare::{put_query, reported};
 use super::ties::Ties;
@@ -11,7 +12,8 @@ use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::report::Report;
 use bytes::Bytes;
 
-/// The first row has the ties, the role and the session's user, the others have settings.
+/// The first row has the ties, the role and the session's user, the others have settings; where the catalogue
+/// is asked about, the last one has its answer.
 const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN 0 \
      WHEN EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
      THEN 1 ELSE 0 END \
@@ -49,19 +51,6 @@ const CALLED: &str = "]::text[]) UNION SELECT mine.* FROM called, mine
      WHERE called.is_read AND pg_catalog.strpos(called.prosrc, mine.proname) > 0)
      SELECT FROM called WHERE NOT is_read) THEN 32 ELSE 0 END";
 
-/// Whether a function that may leave something behind can be called without a word: by anything that
-/// depends on it and is no function, or by a function that names it and is called so.
-const HIDDEN: &str = r#"
-     + CASE WHEN EXISTS (WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, p.prosrc,
-     l.lanname NOT IN ('sql', 'plpgsql') OR p.prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$
-     AS leaves FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
-     WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')),
-     reached AS (SELECT * FROM mine WHERE EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-     WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = mine.oid
-     AND d.classid <> 'pg_catalog.pg_proc'::pg_catalog.regclass)
-     UNION SELECT mine.* FROM reached, mine WHERE pg_catalog.strpos(reached.prosrc, mine.proname) > 0)
-     SELECT FROM reached WHERE leaves) THEN 64 ELSE 0 END"#;
-
 /// Names that are asked for beside those that are known.
 const NAMES_MAX: usize = 32;
 /// Functions that are asked about.
@@ -79,8 +68,8 @@ pub struct Found {
     pub settings: Vec<Made>,
     /// Who the session's user is.
     pub session_user: String,
-    /// Whether functions that may leave something behind can be called without a word.
-    pub hides: Option<bool>,
+    /// What can be done without a word, by the catalogue.
+    pub unseen: Option<(Turn, Unseen)>,
 }
 
 /// A question on its way.
@@ -100,8 +89,8 @@ pub enum About {
     /// This session.
     #[default]
     Session,
-    /// Also whether there are functions that are called without a word.
-    Catalogue,
+    /// Also the catalogue.
+    Catalogue(Turn),
 }
 
 /// What has come of it.
@@ -134,15 +123,15 @@ impl Probe {
             let calls: Vec<String> = calls.iter().map(|name| quote_literal(name)).collect();
             text.extend([CALLS, &calls.join(","), CALLED]);
         }
-        if about == About::Catalogue {
-            text.push_str(HIDDEN);
-        }
         text.extend([SETTINGS, CUSTOM]);
         for name in names {
             text.push_str(" UNION SELECT ");
             text.push_str(&quote_literal(name));
         }
         text.push_str(") AS names WHERE pg_catalog.current_setting(name, true) <> ''");
+        if about != About::Session {
+            text.push_str(catalogue::QUESTION);
+        }
         let mut bytes = Vec::new();
         put_query(&mut bytes, &text);
         (Self { about, ..Self::default() }, bytes)
@@ -191,10 +180,7 @@ impl Probe {
         match (self.rows, values.as_slice()) {
             (1, [bits, role, user]) => {
                 match bits.parse() {
-                    Ok(bits) => {
-                        self.found.ties = Ties::from_answer(bits);
-                        self.found.hides = (self.about == About::Catalogue).then_some(bits & 0x40 != 0);
-                    }
+                    Ok(bits) => self.found.ties = Ties::from_answer(bits),
                     Err(_) => self.failed = true,
                 }
                 user.clone_into(&mut self.found.session_user);
@@ -204,6 +190,12 @@ impl Probe {
                 }
             }
             (1, _) => self.failed = true,
+            (_, [unseen]) => match (self.about, unseen.parse()) {
+                (About::Catalogue(turn), Ok(bits)) => {
+                    self.found.unseen = Some((turn, Unseen::from_answer(bits)));
+                }
+                (About::Session, _) | (_, Err(_)) => self.failed = true,
+            },
             (_, [name, value]) => {
                 let (quoted, value) = (quote_literal(name), quote_literal(value));
                 let text = format!("SELECT pg_catalog.set_config({quoted}, {value}, false)").into();

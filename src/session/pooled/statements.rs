@@ -18,6 +18,8 @@ use std::rc::Rc;
 
 /// Bytes of statements that are kept though no client has them, before they are looked through.
 const KEPT_BYTES: usize = 16 << 20;
+/// So much is kept of a text that is too long.
+const BEGINNING: usize = 1024;
 
 thread_local! {
     static STATEMENTS: RefCell<Statements> = RefCell::default();
@@ -56,9 +58,12 @@ impl Statement {
         STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at))
     }
 
-    /// One whose text is not kept.
-    pub fn lost() -> Rc<Statement> {
-        let lost = |all: &mut Statements| Statement { is_lost: true, ..all.make(b"\0\0\0") };
+    /// One of whose text only the beginning is kept.
+    pub fn lost(text: &[u8]) -> Rc<Statement> {
+        let body = [text.get(..BEGINNING).unwrap_or(text), b"\0\0\0"].concat();
+        let footprint = footprint(text) | Footprint::SUSPECT | Footprint::MAY_ASK;
+        let lost =
+            |all: &mut Statements| Statement { is_lost: true, footprint, change: None, ..all.make(&body) };
         Rc::new(STATEMENTS.with_borrow_mut(lost))
     }
 

@@ -1,0 +1,173 @@
+//! What statements may do without a word, by the catalogue of their database: what triggers, rules, views,
+//! defaults, policies and functions call.
+//!
+//! It is asked for once a minute, and after changes that come by here. Until it has answered, anything may be
+//! there. Bodies of functions are read as texts; what the server keeps parsed, as the numbers of functions in it.
+
+use crate::base::Moment;
+use std::ops::BitOr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// For how long the catalogue's word counts.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// A set of things that can be done without a word in a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unseen(u8);
+
+impl Unseen {
+    /// Something that a session keeps is left behind.
+    pub const LEAVES: Unseen = Unseen(1);
+    /// Somebody asks for the last value of a sequence.
+    pub const ASKS: Unseen = Unseen(1 << 1);
+    /// Rows that are changed or deleted advance a sequence.
+    pub const ADVANCES_BY_WRITES: Unseen = Unseen(1 << 2);
+    /// Anything else, such as a view, does.
+    pub const ADVANCES: Unseen = Unseen(1 << 3);
+
+    /// As the server counts it.
+    pub fn from_answer(bits: u8) -> Unseen {
+        Unseen(bits & 0xf)
+    }
+
+    /// Whether some of `other` is in it.
+    pub fn has(self, other: Unseen) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl BitOr for Unseen {
+    type Output = Unseen;
+
+    fn bitor(self, other: Unseen) -> Unseen {
+        Unseen(self.0 | other.0)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Catalogue {
+    unseen: AtomicU8,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    /// `None` when something has changed since.
+    at: Option<Moment>,
+    /// How often something has changed.
+    changes: u64,
+}
+
+/// Somebody's turn to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    changes: u64,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self { unseen: u8::MAX.into(), asked: Mutex::default() }
+    }
+}
+
+impl Catalogue {
+    /// Whether some of it is there, or may be.
+    pub fn has(&self, unseen: Unseen) -> bool {
+        Unseen(self.unseen.load(Ordering::Relaxed)).has(unseen)
+    }
+
+    /// Whether it is the caller's turn to ask.
+    pub fn turn(&self, now: Moment) -> Option<Turn> {
+        let mut asked = self.asked.lock().expect("no holder of the catalogue panics");
+        let is_due = asked.at.is_none_or(|at| now.since(at) > FRESH);
+        is_due.then(|| {
+            asked.at = Some(now);
+            Turn { changes: asked.changes }
+        })
+    }
+
+    /// It was asked. What has changed meanwhile is not in the answer.
+    pub fn says(&self, turn: Turn, unseen: Unseen) {
+        let asked = self.asked.lock().expect("no holder of the catalogue panics");
+        if asked.changes == turn.changes {
+            self.unseen.store(unseen.0, Ordering::Relaxed);
+        }
+    }
+
+    /// A transaction that has changed something is over: anything may be there until it was asked.
+    pub fn has_changed(&self) {
+        let mut asked = self.asked.lock().expect("no holder of the catalogue panics");
+        asked.at = None;
+        asked.changes += 1;
+        self.unseen.store(u8::MAX, Ordering::Relaxed);
+    }
+}
+
+/// Behind everything else that is asked, within the same transaction: its one row has one column, an
+/// [`Unseen`]. To compile it would take longer than to execute it.
+pub const QUESTION: &str = r#"; SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
+     p.prosqlbody::text AS tree, l.lanname NOT IN ('sql', 'plpgsql') AS is_unread
+     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+     WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')),
+     calls AS MATERIALIZED (SELECT words.oid AS caller, mine.oid AS called FROM mine JOIN (SELECT DISTINCT mine.oid,
+     pg_catalog.lower(word[1]) AS word FROM mine, LATERAL pg_catalog.regexp_matches(prosrc, '\w+', 'g') AS word) AS words
+     ON words.word = mine.name
+     UNION SELECT mine.oid, called.oid FROM mine, mine AS called
+     WHERE called.proname !~ '^\w+$' AND pg_catalog.strpos(mine.prosrc, called.proname) > 0
+     UNION SELECT objid, refobjid FROM pg_catalog.pg_depend
+     WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND refclassid = classid),
+     reached AS (SELECT refobjid AS oid, CASE classid WHEN 'pg_catalog.pg_trigger'::pg_catalog.regclass THEN 'write'
+     WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN 'insert' ELSE 'read' END AS by
+     FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND classid <> refclassid
+     UNION SELECT calls.called, reached.by FROM reached JOIN calls ON calls.caller = reached.oid),
+     unseen AS MATERIALIZED (SELECT mine.*, reached.by FROM reached JOIN mine USING (oid)),
+     trees AS MATERIALIZED (SELECT * FROM (
+     SELECT 'read' AS by, ev_action::text AS tree FROM pg_catalog.pg_rewrite WHERE ev_class >= 16384
+     UNION ALL SELECT 'read', polqual::text FROM pg_catalog.pg_policy
+     UNION ALL SELECT 'write', polwithcheck::text FROM pg_catalog.pg_policy
+     UNION ALL SELECT 'write', tgqual::text FROM pg_catalog.pg_trigger
+     UNION ALL SELECT 'write', conbin::text FROM pg_catalog.pg_constraint WHERE oid >= 16384
+     UNION ALL SELECT 'insert', adbin::text FROM pg_catalog.pg_attrdef WHERE oid >= 16384
+     UNION ALL SELECT 'insert', typdefaultbin::text FROM pg_catalog.pg_type WHERE oid >= 16384
+     UNION ALL SELECT 'call', tree FROM mine) AS trees
+     WHERE tree ~ ':funcid (1574|1575|1576|1599|1765|2078|2559|288[0-9]) ')
+     SELECT CASE WHEN EXISTS (SELECT FROM unseen WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
+     OR prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$)
+     OR EXISTS (SELECT FROM trees WHERE by <> 'call' AND tree ~ ':funcid (1599|2078|288[0-9]) ')
+     THEN 1 ELSE 0 END
+     + CASE WHEN EXISTS (SELECT FROM mine WHERE prosrc ~* 'lastval|currval')
+     OR EXISTS (SELECT FROM trees WHERE tree ~ ':funcid (1575|2559) ') THEN 2 ELSE 0 END
+     + COALESCE((SELECT pg_catalog.bit_or(CASE by WHEN 'write' THEN 4 WHEN 'read' THEN 8 ELSE 0 END) FROM (
+     SELECT by FROM unseen WHERE is_unread OR tree ~ ':funcid (1574|1576|1765) |:commandType [35] '
+     OR prosrc ~* $re$nextval|setval|\minsert\M|\mmerge\M|\mcopy\M$re$
+     UNION ALL SELECT by FROM trees WHERE tree ~ ':funcid (1574|1576|1765) '
+     UNION ALL SELECT 'write' FROM pg_catalog.pg_rewrite WHERE ev_class >= 16384 AND ev_type <> '1'
+     UNION ALL SELECT 'write' FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+     JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname = 'c'
+     ) AS advances), 0)"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_by_one_and_again_when_it_has_changed() {
+        let catalogue = Catalogue::default();
+        let now = Moment::default() + FRESH;
+        assert!(catalogue.has(Unseen::LEAVES) && catalogue.has(Unseen::ASKS));
+        let turn = catalogue.turn(now).unwrap();
+        assert_eq!(catalogue.turn(now), None);
+        catalogue.says(turn, Unseen::ASKS);
+        assert!(catalogue.has(Unseen::ASKS) && !catalogue.has(Unseen::LEAVES | Unseen::ADVANCES));
+        assert_eq!(catalogue.turn(now + FRESH), None);
+        let turn = catalogue.turn(now + FRESH + FRESH).unwrap();
+        // What was asked before the change does not tell of it.
+        catalogue.has_changed();
+        catalogue.says(turn, Unseen::default());
+        assert!(catalogue.has(Unseen::LEAVES));
+        assert!(catalogue.turn(now).is_some());
+    }
+}
