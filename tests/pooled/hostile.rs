@@ -1,7 +1,7 @@
 //! State that no text names: triggers, defaults, views, rules and procedures leave it behind. Nobody else finds
 //! it, and in `auto` mode its own session does.
 
-use crate::raw::{Raw, shown};
+use crate::raw::{Raw, bind, execute, parse, shown, sync};
 use crate::stage::{new_server, proxy, proxy_before, server};
 
 const OBJECTS: &str = "
@@ -162,4 +162,33 @@ async fn a_seed_a_snapshot_and_a_large_object_are_their_sessions_own() {
     b.query("select 1").await;
     assert_eq!(a.value(&format!("select lowrite({descriptor}, 'abc')")).await, "3");
     a.query("rollback").await;
+}
+
+/// A text of more than 32 kB is not kept: its statement is where it was made, or nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_statement_without_a_name_is_never_somebody_elses() {
+    let long = format!("select 'mine' /* {} */", "x".repeat(100_000));
+    let ask = [bind("", &[]), execute(), sync()].concat();
+    for mode in ["auto", "transaction"] {
+        let proxy = proxy(&[("pool.mode", mode), ("pool.size", "2")]).await;
+        let (mut a, mut b) = (Raw::log_in(proxy.port()).await, Raw::log_in(proxy.port()).await);
+        let theirs = [parse("", "select 'theirs'"), ask.clone()].concat();
+        for round in 0..3 {
+            a.send(&[parse("", &long), sync()].concat()).await;
+            a.answers(1).await;
+            b.send(&theirs).await;
+            b.answers(1).await;
+            // As PQprepare and PQexecPrepared do it.
+            a.send(&ask).await;
+            let said = shown(&a.answers(1).await);
+            assert!(said.contains("mine"), "{mode}, {round}: {said}");
+            // Who has executed it once gives its connection back.
+            b.send(&theirs).await;
+            b.answers(1).await;
+            a.send(&ask).await;
+            let said = shown(&a.answers(1).await);
+            assert!(!said.contains("theirs"), "{mode}, {round}: {said}");
+            assert!(said.contains("mine") || said.contains("26000"), "{mode}, {round}: {said}");
+        }
+    }
 }

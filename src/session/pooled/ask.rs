@@ -332,6 +332,7 @@ impl Pooled {
             Others::None => {}
         }
         if let Some(statement) = &known {
+            statement.was_bound.set(true);
             self.on_statement(statement.text(), statement.footprint, side);
             self.on_parameters(frame, statement.footprint);
         }
@@ -413,13 +414,8 @@ impl Pooled {
         side: &mut Side<'_>,
     ) -> Sent {
         let Some(statement) = known else {
-            if name.is_empty() && side.has.unnamed.is_some() {
-                // Somebody else's.
-                let step = side.ledger.on_client(b'C');
-                self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
-                side.has.unnamed = None;
-                side.patch.extend(b"C\0\0\0\x06S\0");
-                return Sent::Instead(0);
+            if name.is_empty() {
+                return self.without_unnamed(side);
             }
             if is_server_name(name) {
                 // Nothing has that name: ours end with a digit.
@@ -437,13 +433,27 @@ impl Pooled {
             }
             return self.rename(tag, total, before, name, statement.id, side);
         }
-        if side.has.unnamed == Some(statement.id) || statement.is_lost {
+        if side.has.unnamed == Some(statement.id) {
             return Sent::Same;
+        }
+        if statement.is_lost {
+            return self.without_unnamed(side);
         }
         let step = side.ledger.on_client(b'P');
         self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
         side.has.unnamed = Some(statement.id);
         statement.put_parse(side.patch, b"", side.has.site);
+        Sent::Instead(0)
+    }
+
+    /// The link must not have a statement without a name: it is somebody else's.
+    fn without_unnamed(&mut self, side: &mut Side<'_>) -> Sent {
+        if side.has.unnamed.take().is_none() {
+            return Sent::Same;
+        }
+        let step = side.ledger.on_client(b'C');
+        self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
+        side.patch.extend(b"C\0\0\0\x06S\0");
         Sent::Instead(0)
     }
 

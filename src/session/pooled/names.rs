@@ -105,7 +105,9 @@ impl Names {
 
     /// Whether some statement is on the present link and can be on no other.
     pub fn has_lost(&self) -> bool {
-        self.lost > 0
+        // Without a name it is made for one execution, if it was not described first.
+        let waits = |statement: &Rc<Statement>| statement.is_lost && !statement.was_bound.get();
+        self.lost > 0 || self.unnamed.as_ref().is_some_and(waits)
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Statement {
     pub change: Option<Change>,
     /// Its text was too long to be kept: it cannot be made on another link.
     pub is_lost: bool,
+    /// Somebody has executed it, or meant to.
+    pub was_bound: Cell<bool>,
     is_retired: Cell<bool>,
     /// Where its parameters' types have these numbers; they have others elsewhere.
     made_at: Option<Site>,
@@ -171,6 +173,7 @@ impl Statements {
             footprint: footprint(text),
             change,
             is_lost: false,
+            was_bound: Cell::new(false),
             is_retired: Cell::new(false),
             made_at: None,
         }
