@@ -11,6 +11,7 @@ use tokio::process::Command;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A program and the arguments in front of its URL.
+#[derive(Clone)]
 pub struct Program {
     words: Vec<String>,
     directory: PathBuf,

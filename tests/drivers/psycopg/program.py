@@ -22,6 +22,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 URL = sys.argv[1]
+# How long to wait for what has to come, in seconds.
+PATIENCE = float(os.environ.get("DRIVERS_PATIENCE", "60"))
 
 
 def say(*words):
@@ -369,7 +371,7 @@ def notifications():
         tells.execute("notify news, 'never'")
         tells.execute("rollback")
         tells.execute("notify news")
-        for heard in hears.notifies(timeout=60, stop_after=3):
+        for heard in hears.notifies(timeout=PATIENCE, stop_after=3):
             say(heard.channel, len(heard.payload), heard.payload[:5])
             say("pid", heard.pid == tells.info.backend_pid)
         hears.execute("unlisten *")
@@ -377,7 +379,7 @@ def notifications():
         say("silence", list(hears.notifies(timeout=0.2)))
         hears.execute("listen self")
         hears.execute("notify self, 'me'")
-        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=60, stop_after=1)])
+        say("self", [(n.channel, n.payload) for n in hears.notifies(timeout=PATIENCE, stop_after=1)])
 
 
 def cancelling():
