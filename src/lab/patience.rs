@@ -6,8 +6,9 @@ use std::panic::Location;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at first, and at most: a look is often a log-in, which a busy machine does instead of what
+/// is waited for.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
 
 /// What was seen instead of the fact. Made by `?` from any error, or from a text.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ where
 {
     let caller = Location::caller();
     async move {
-        let end = Instant::now() + deadline;
+        let began = Instant::now();
+        let end = began + deadline;
         let mut seen = "nothing yet".to_owned();
         loop {
             match tokio::time::timeout_at(end, fact()).await {
@@ -40,10 +42,11 @@ where
                 Ok(Err(instead)) => seen = instead.0,
                 Err(_) => panic!("{caller}: no answer within {deadline:?}; before that: {seen}"),
             }
-            if Instant::now() + PAUSE >= end {
+            let pause = (began.elapsed() / 10).clamp(PAUSES[0], PAUSES[1]);
+            if Instant::now() + pause >= end {
                 panic!("{caller}: not within {deadline:?}; instead: {seen}");
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

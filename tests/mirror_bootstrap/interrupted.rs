@@ -23,7 +23,7 @@ async fn reached(seen: &mut watch::Receiver<Progress>, stage: Stage, share: f64)
         // Nobody sees every step on a busy machine.
         p.stage == Stage::Finishing || p.stage == stage && is_far
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), seen.wait_for(is_there)).await;
+    let waited = tokio::time::timeout(Duration::from_secs(180), seen.wait_for(is_there)).await;
     waited.expect("the stage is reached in time").expect("the bootstrap is still running");
 }
 
@@ -275,7 +275,7 @@ async fn a_process_that_is_killed_leaves_nobody_writing_and_the_next_one_begins_
             }
             false
         };
-        let is_reached = tokio::time::timeout(Duration::from_secs(60), is_reached).await;
+        let is_reached = tokio::time::timeout(Duration::from_secs(180), is_reached).await;
         assert_eq!(is_reached, Ok(true), "{stage} is not reached");
         // `kill` is SIGKILL.
         child.kill().await.unwrap();

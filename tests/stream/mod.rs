@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub const EPOCH: Epoch = Epoch(1);
 /// For a small step on a loaded machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(180);
 
 pub struct Pair {
     pub local: Cluster,
