@@ -225,6 +225,28 @@ async fn what_stands_behind_a_rollback_in_one_text_is_executed() {
     assert_eq!(rows.get::<_, String>(0), "kept");
 }
 
+/// What we ask a server ourselves behind a statement is nobody's statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_of_ours_in_flight_ends_no_session() {
+    let f = pair_in(PoolMode::Auto).await;
+    // It reads this table.
+    let lock = f.local.client("shop").await.unwrap();
+    lock.batch_execute("begin; lock table pg_catalog.pg_language in access exclusive mode").await.unwrap();
+    let client = f.client().await;
+    client.batch_execute("insert into t values ('before')").await.unwrap();
+    cloud_mirror::lab::eventually(Duration::from_secs(60), async || {
+        let waiting =
+            "select count(*) from pg_locks where not granted and relation = 'pg_language'::regclass";
+        let count: i64 = lock.query_one(waiting, &[]).await?.get(0);
+        if count == 1 { Ok(()) } else { Err(format!("{count} questions wait").into()) }
+    })
+    .await;
+    fail_over(&f);
+    client.batch_execute("insert into t values ('after')").await.unwrap();
+    let there = f.cloud.as_ref().unwrap().value("shop_copy", "select string_agg(v, ',') from t").await;
+    assert_eq!(there.unwrap(), "after");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn case_60_a_statement_in_flight_ends_the_session_with_08007() {
     let f = pair().await;
