@@ -14,6 +14,8 @@ enum Turn {
     Query(&'static str),
     /// The owner does this meanwhile.
     Owner(&'static str),
+    /// Another client does this.
+    Other(Vec<Vec<u8>>),
     /// Another client does `DISCARD ALL`: what comes next finds a connection without statements.
     Moved,
 }
@@ -53,6 +55,10 @@ async fn talk(port: u16, turns: &[Turn]) -> String {
             Turn::Query(text) => said += &essence(&client.query(text).await),
             Turn::Owner(text) => {
                 server().await.sql("shop", text).await.unwrap();
+            }
+            Turn::Other(parts) => {
+                other.send(&[parts.concat(), sync()].concat()).await;
+                other.answers(1).await;
             }
             Turn::Moved => {
                 other.query("discard all").await;
@@ -146,6 +152,51 @@ async fn a_description_of_a_portal_counts_as_well() {
     ];
     let said = check(&MODES, "changed_2", &turns).await;
     assert_eq!(said.matches(CHANGED).count(), 1, "{said}");
+}
+
+/// PostgreSQL holds the statement without a name to its result as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_without_a_name_is_held_to_what_was_told_of_it() {
+    let text = "select * from changed_8";
+    let describes = || Turn::Batch(vec![parse("", text), describe("")]);
+    let turns = [
+        describes(),
+        Turn::Moved,
+        // As lib/pq does it: one batch describes, the next one executes.
+        ask(""),
+        ask(""),
+        describes(),
+        Turn::Owner("alter table changed_8 add c int default 7"),
+        Turn::Moved,
+        ask(""),
+        Turn::Moved,
+        ask(""),
+        ask(""),
+        // Prepared anew it is another one.
+        describes(),
+        ask(""),
+        Turn::Moved,
+        ask(""),
+        // Another client has made the same text, behind the change.
+        Turn::Owner("alter table changed_8 drop column c"),
+        Turn::Other(vec![parse("", text), describe(""), bind("", &[]), execute()]),
+        ask(""),
+        describes(),
+        ask(""),
+        // Nobody has been told of this one.
+        Turn::Batch(vec![parse("", text)]),
+        Turn::Moved,
+        ask(""),
+        Turn::Batch(vec![bind("", &[]), describe_portal(), execute()]),
+        // What has a name is another one, though it has the same text.
+        describes(),
+        Turn::Batch(vec![parse("s", text), describe("s")]),
+        Turn::Moved,
+        ask("s"),
+        ask(""),
+    ];
+    let said = check(&["transaction", "auto"], "changed_8", &turns).await;
+    assert_eq!(said.matches(CHANGED).count(), 4, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -245,7 +245,7 @@ impl Pooled {
         }
         if name.is_empty() {
             let step = side.ledger.on_client(b'P');
-            side.has.unnamed = Some(statement.id);
+            side.has.has_made_unnamed(statement.id);
             let (id, on_link) = (statement.id, Some(statement.id));
             let former = self.names.set(name, Some(statement));
             self.unnamed_in = side.ledger.batch();
@@ -304,7 +304,7 @@ impl Pooled {
         let instead = Statement::deallocating(statement.change.clone().unwrap_or(Change::ResetAll));
         instead.put_parse(side.patch, b"", site);
         let (id, on_link) = (instead.id, Some(instead.id));
-        side.has.unnamed = on_link;
+        side.has.has_made_unnamed(id);
         let former = self.names.set(b"", Some(instead));
         self.unnamed_in = batch;
         self.note(batch, step, Act::Parse { name: Box::default(), id, former, on_link });
@@ -364,7 +364,7 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
-        let described = known.as_ref().filter(|it| !name.is_empty() && !it.is_lost).map(|it| it.id);
+        let described = known.as_ref().filter(|it| !it.is_lost).map(|it| it.id);
         let sent = self.about(b'D', total, b"S", name, known, side);
         let step = side.ledger.on_client(b'D');
         if let Some(id) = described {
@@ -433,17 +433,22 @@ impl Pooled {
             }
             return self.rename(tag, total, before, name, statement.id, side);
         }
-        if side.has.unnamed == Some(statement.id) {
-            return Sent::Same;
-        }
-        if statement.is_lost {
+        if statement.is_lost && side.has.unnamed != Some(statement.id) {
             return self.without_unnamed(side);
+        }
+        self.bring_unnamed(&statement, side);
+        if side.patch.is_empty() { Sent::Same } else { Sent::Instead(0) }
+    }
+
+    /// Makes the statement without a name on the link where it has another one.
+    pub(super) fn bring_unnamed(&mut self, statement: &Statement, side: &mut Side<'_>) {
+        if side.has.unnamed == Some(statement.id) {
+            return;
         }
         let step = side.ledger.on_client(b'P');
         self.note(side.ledger.batch(), step, Act::HiddenUnnamed);
-        side.has.unnamed = Some(statement.id);
+        side.has.has_made_unnamed(statement.id);
         statement.put_parse(side.patch, b"", side.has.site);
-        Sent::Instead(0)
     }
 
     /// The link must not have a statement without a name: it is somebody else's.

@@ -9,7 +9,7 @@
 
 use super::Pooled;
 use super::ask::{Sent, Side};
-use super::has::Has;
+use super::has::{self, Has};
 use super::journal::Act;
 use super::messages::{put_about, rename};
 use super::statements::{Statement, server_name};
@@ -112,14 +112,19 @@ impl Pooled {
         told: Told,
         side: &mut Side<'_>,
     ) -> Option<Sent> {
-        match self.fits(statement, told, side) {
+        match self.fits(name, statement, told, side) {
             Fit::Yes => None,
             Fit::Unknown => {
-                self.bring(statement, side);
-                let own = server_name(statement.id, &mut [0; 16]).to_vec();
-                put_about(side.patch, b'D', b'S', &own);
+                if name.is_empty() {
+                    self.bring_unnamed(statement, side);
+                    put_about(side.patch, b'D', b'S', b"");
+                } else {
+                    self.bring(statement, side);
+                    put_about(side.patch, b'D', b'S', server_name(statement.id, &mut [0; 16]));
+                }
                 let step = side.ledger.on_client(b'D');
-                self.note(side.ledger.batch(), step, Act::HiddenDescribe { id: statement.id });
+                let act = Act::HiddenDescribe { name: name.into(), id: statement.id };
+                self.note(side.ledger.batch(), step, act);
                 side.patch.extend(b"H\0\0\0\x04");
                 side.ledger.on_client(b'H');
                 self.asked_in = step;
@@ -128,8 +133,12 @@ impl Pooled {
             }
             Fit::No => {
                 // Whoever binds it next finds it as it is then: what changed it may be rolled back.
-                side.has.statements.remove(statement.id);
-                self.hidden_close(statement.id, statement.weight(), side);
+                if name.is_empty() {
+                    side.has.has_made_unnamed(has::UNKNOWN);
+                } else {
+                    side.has.statements.remove(statement.id);
+                    self.hidden_close(statement.id, statement.weight(), side);
+                }
                 // The server refuses a name that nothing has, and skips what comes behind it.
                 let mut own = server_name(statement.id, &mut [0; 16]).to_vec();
                 own.push(b'?');
@@ -141,13 +150,13 @@ impl Pooled {
         }
     }
 
-    fn fits(&self, statement: &Statement, told: Told, side: &Side<'_>) -> Fit {
+    fn fits(&self, name: &[u8], statement: &Statement, told: Told, side: &Side<'_>) -> Fit {
         let Told::Rows(told) = told else { return Fit::Yes };
         let is_refused = side.ledger.status() == TransactionStatus::Failed || side.ledger.has_no_place();
         if self.tells_next || is_refused || statement.is_lost {
             return Fit::Yes;
         }
-        match side.has.statements.described(statement.id) {
+        match side.has.described(statement.id, name) {
             Some(here) if here.is_like(told) => Fit::Yes,
             Some(_) => Fit::No,
             None => Fit::Unknown,
@@ -181,9 +190,12 @@ impl Pooled {
         let here = Described::of(if is_whole { tag } else { 0 }, &frame[HEADER..], has.site);
         let told = if tag == b'T' && is_whole { Told::Rows(here) } else { Told::NoRows };
         match act {
-            Act::HiddenDescribe { id } => has.statements.describe(*id, here),
+            Act::HiddenDescribe { name, id } => has.describe(*id, name, here),
             Act::Described { name, id } => {
-                has.statements.describe(*id, here);
+                match name {
+                    Some(name) => has.describe(*id, name, here),
+                    None => has.statements.describe(*id, here),
+                }
                 self.names.tell(name.as_deref(), *id, told);
             }
             _ => {}

@@ -1,6 +1,7 @@
 //! What a link has: statements, settings, and what its last clients may have left on it.
 
 use super::cache::Cache;
+use super::described::Described;
 use super::settings::Settings;
 use super::stash::Owned;
 use crate::base::{Moment, Site};
@@ -22,6 +23,8 @@ pub struct Has {
     pub statements: Cache,
     /// The statement without a name.
     pub unnamed: Option<u32>,
+    /// What it has said that this one results in, of those without a name.
+    pub unnamed_described: Option<(u32, Described)>,
     /// What the server reported when the link was opened.
     pub start: Reports,
     /// What clients have set, and we have made again.
@@ -100,6 +103,7 @@ impl Has {
             site,
             statements: Cache::default(),
             unnamed: None,
+            unnamed_described: None,
             start: reported.clone(),
             settings: Settings::none(),
             reported: reported.clone(),
@@ -130,6 +134,30 @@ impl Has {
         self.has_news = false;
         self.stain = None;
         self.sequences = Sequences::OfNobody;
+    }
+
+    /// A statement without a name is made on it.
+    pub fn has_made_unnamed(&mut self, id: u32) {
+        self.unnamed = Some(id);
+        self.unnamed_described = None;
+    }
+
+    /// What the server has said that a statement results in, under its name of ours or without one.
+    pub fn described(&self, id: u32, name: &[u8]) -> Option<Described> {
+        match name {
+            b"" => {
+                self.unnamed_described.filter(|(of, _)| *of == id && self.unnamed == Some(id)).map(|it| it.1)
+            }
+            _ => self.statements.described(id),
+        }
+    }
+
+    /// It has said so.
+    pub fn describe(&mut self, id: u32, name: &[u8], described: Described) {
+        match name {
+            b"" => self.unnamed_described = Some((id, described)),
+            _ => self.statements.describe(id, described),
+        }
     }
 
     /// Everything that the server has reported, the last value of each.

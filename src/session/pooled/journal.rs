@@ -21,8 +21,8 @@ pub enum Act {
     Outdated,
     /// A Describe of the client's of statement `id`, under the name or of a portal.
     Described { name: Option<Box<[u8]>>, id: u32 },
-    /// A Describe of ours: hidden.
-    HiddenDescribe { id: u32 },
+    /// A Describe of ours of what the client means by the name: hidden.
+    HiddenDescribe { name: Box<[u8]>, id: u32 },
     /// A Parse of ours: hidden.
     HiddenParse { id: u32 },
     /// A message of ours whose effect nobody keeps account of: hidden.

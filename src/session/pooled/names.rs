@@ -16,6 +16,8 @@ pub struct Names {
     has_twins: bool,
     /// The statement without a name.
     pub unnamed: Option<Rc<Statement>>,
+    /// What the client was told of its result, by its number.
+    unnamed_told: Option<(u32, Told)>,
 }
 
 #[derive(Debug)]
@@ -30,16 +32,22 @@ impl Names {
         self.find(name).map(|(statement, _)| statement)
     }
 
-    /// The same, and what the client was told of its result. What has no name is not held to that.
+    /// The same, and what the client was told of its result. Who describes the portal of what has no name does
+    /// so each time.
     pub fn find(&self, name: &[u8]) -> Option<(&Rc<Statement>, Told)> {
         if name.is_empty() {
-            return self.unnamed.as_ref().map(|it| (it, Told::NoRows));
+            let told = |of: &Rc<Statement>| self.unnamed_told.filter(|(id, _)| *id == of.id);
+            return self.unnamed.as_ref().map(|it| (it, told(it).map_or(Told::NoRows, |(_, told)| told)));
         }
         self.named.get(name).map(|it| (&it.statement, it.told))
     }
 
     /// The client was told what statement `id` results in, under that name or under any.
     pub fn tell(&mut self, name: Option<&[u8]>, id: u32, told: Told) {
+        if name.is_some_and(<[u8]>::is_empty) {
+            self.unnamed_told = Some((id, told));
+            return;
+        }
         let Some(name) = name else {
             let all = self.named.values_mut().filter(|it| it.statement.id == id);
             return all.filter(|it| matches!(it.told, Told::Nothing)).for_each(|it| it.told = told);
@@ -55,6 +63,7 @@ impl Names {
     /// Gives a name a meaning; returns the one it had.
     pub fn set(&mut self, name: &[u8], statement: Option<Rc<Statement>>) -> Option<Rc<Statement>> {
         if name.is_empty() {
+            self.unnamed_told = None;
             return std::mem::replace(&mut self.unnamed, statement);
         }
         self.has_twins |= statement.as_ref().is_some_and(|it| self.is_twin(it));
