@@ -446,6 +446,66 @@ async fn case_41_execute_finds_what_the_protocol_has_prepared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn case_41_so_does_execute_by_the_protocol_and_in_explain() {
+    let run = |name: &str| [bind("", name, &[]), execute("", 0)].concat();
+    let messages = [
+        parse("x", "select $1::int + 1 as n", &[]),
+        parse("y", "select 'why'", &[]),
+        sync(),
+        query("explain (costs off) execute x(41)"),
+        query("EXPLAIN (analyze, costs off, timing off, summary off) EXECUTE \"y\""),
+        query("explain execute nobody"),
+        // Without a name, and with one.
+        parse("", "execute x(41)", &[]),
+        describe_statement(""),
+        run(""),
+        run(""),
+        sync(),
+        run(""),
+        parse("e", "execute y", &[]),
+        describe_statement("e"),
+        sync(),
+        run("e"),
+        run("e"),
+        parse("", "explain (costs off) execute y", &[]),
+        describe_statement(""),
+        run(""),
+        sync(),
+        // The name means what it means when it is executed.
+        close_statement("y"),
+        run("e"),
+        sync(),
+        parse("y", "select 'because'", &[]),
+        run("e"),
+        sync(),
+        run("e"),
+        parse("", "execute x", &[]),
+        run(""),
+        sync(),
+        parse("", "execute nobody", &[]),
+        run(""),
+        sync(),
+        parse("gone", "select * from no_such_table", &[]),
+        parse("", "execute gone", &[]),
+        run(""),
+        sync(),
+        // In a transaction that has failed.
+        query("begin; select 1/0"),
+        run("e"),
+        sync(),
+        query("rollback"),
+        query("begin"),
+        query("create temp table made on commit drop as execute x(1)"),
+        query("table made"),
+        run("e"),
+        sync(),
+        query("rollback"),
+    ];
+    let tags = "11ZTDCZTDCZEZ1tT2DC2DCZ2DC1tTZ2DC2DC1tT2DCZ32EZ12DCZ2DC12EZ12EZEZCEZEZCZCZCZTDCZ2DCZCZ";
+    same(ALL, &send(&messages), &then_settled(tags)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn case_41_prepare_and_parse_share_their_names() {
     let messages = [
         query("prepare x as select 'by sql'"),

@@ -102,6 +102,9 @@ const SESSION: &[&str] = &[
     "show search_path",
     "show time zone",
     "show application_name",
+    "execute s1",
+    "execute s2",
+    "explain (costs off) execute s1",
     "select '2024-02-29'::date, interval '1 day 2 hours', nullif(current_setting('my.x', true), '')",
 ];
 
@@ -137,6 +140,13 @@ const LASTING: &[&str] = &[
     "load 'plpgsql'",
     "select setseed(0.5), round(random()::numeric, 6)",
     "select setseed(0.5); select random() < 2",
+    "select nextval('sq')",
+    "insert into counted (v) values (1), (2)",
+    "update counted set v = v + 1",
+    "select lastval()",
+    "select currval('sq')",
+    "select last_of_all()",
+    "do $$ begin raise notice '%', lastval(); end $$",
 ];
 
 /// Statements with parameters and how many they have.
@@ -490,7 +500,12 @@ impl Maker {
             3 => {
                 let name = self.pick(NAMES);
                 let text = format!("select /* {filling} */ 1");
-                let bytes = [parse(name, &text, &[]), bind("", name, &[]), execute("", 0), sync()].concat();
+                let mut bytes = [parse(name, &text, &[]), bind("", name, &[]), execute("", 0)].concat();
+                if name.is_empty() {
+                    // In the pooled modes it is there for its first batch only.
+                    bytes.extend(close_statement(""));
+                }
+                bytes.extend(sync());
                 vec![Step::Send(bytes), Step::Settle]
             }
             _ => {

@@ -17,6 +17,15 @@ const SOON: Duration = Duration::from_secs(60);
 const RESET: &str = "
     drop table if exists c1, tt;
     drop table if exists child, t;
+    drop table if exists counted;
+    drop sequence if exists sq;
+    create sequence sq start 100;
+    create table counted (n serial, v int);
+    insert into counted (v) values (0);
+    create or replace function last_of_all() returns bigint language sql as 'select lastval()';
+    create or replace function counts() returns trigger language plpgsql as
+        'begin perform nextval(''sq''); return new; end';
+    create trigger counts after update on counted for each row execute function counts();
     create table t (id int primary key, v text, n numeric(9, 2) check (n < 1000000));
     create table child (id int, t_id int references t deferrable initially deferred);
     insert into t select g, 'row ' || g, g from generate_series(1, 5) g";

@@ -5,7 +5,7 @@ use super::execute::Executed;
 use super::has;
 use super::journal::Act;
 use super::messages::{put_close, rename};
-use super::sequences::{DISCARD_SEQUENCES, Others, asks};
+use super::sequences::{DISCARD_SEQUENCES, Others, asks_with};
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
 use crate::session::memory::Change;
@@ -57,7 +57,14 @@ impl Pooled {
                         self.tells_next = next.first() == Some(&b'D') && next.get(HEADER) == Some(&b'P');
                     }
                     match self.message(tag, total, &bytes[at..at + have], &mut side) {
-                        Sent::Same => {}
+                        Sent::Same if side.patch.is_empty() => {}
+                        // What was made for it stands before it.
+                        Sent::Same => {
+                            out.extend_from_slice(&bytes[copied..at]);
+                            out.append(side.patch);
+                            copied = at;
+                            is_changed = true;
+                        }
                         Sent::Instead(length) => {
                             out.extend_from_slice(&bytes[copied..at]);
                             out.append(side.patch);
@@ -319,13 +326,19 @@ impl Pooled {
         }
         let found = self.names.find(name).map(|(statement, told)| (statement.clone(), told));
         let (known, told) = found.map_or((None, Told::Nothing), |(statement, told)| (Some(statement), told));
-        if let Some(statement) = &known
+        let executed = self.executed_by(known.as_ref());
+        if executed.is_some() && self.must_wait_for_all(side) {
+            return Sent::Not(Stop::Later);
+        }
+        if let Some(statement) = known.as_ref().filter(|_| executed.is_none())
             && let Some(sent) = self.outdated(total, (portal, name), statement, told, side)
         {
             return sent;
         }
-        self.on_bound(portal, known.as_ref().filter(|it| !it.is_lost), told);
-        let asks = known.as_ref().map_or(Footprint::CLEAN, |statement| asks(statement, frame));
+        self.on_bound(portal, known.as_ref().filter(|it| !it.is_lost && !it.executes), told);
+        let meant = executed.as_ref().map(|executed| &executed.statement);
+        let asks = [known.as_ref(), meant].into_iter().flatten();
+        let asks = asks.fold(Footprint::CLEAN, |all, statement| all | asks_with(statement, frame));
         match self.others_sequences(asks, side) {
             Others::TakenAwayFirst => return Sent::Not(Stop::Later),
             Others::TakenAwayNow => self.discard_sequences(side),
@@ -336,16 +349,17 @@ impl Pooled {
             self.on_statement(statement.text(), statement.footprint, side);
             self.on_parameters(frame, statement.footprint);
         }
-        if side.memory.watches_portals() || known.as_ref().is_some_and(|it| it.change.is_some()) {
-            side.memory.bind(portal, known.as_ref().and_then(|it| it.change.clone()));
+        if let Some(statement) = meant {
+            self.on_statement(statement.text(), statement.footprint, side);
         }
+        let change = [meant, known.as_ref()].into_iter().flatten().find_map(|it| it.change.as_ref());
+        if side.memory.watches_portals() || change.is_some() {
+            side.memory.bind(portal, change.cloned());
+        }
+        let known = known.map(|statement| self.resolved(statement, executed, side));
         let sent = self.about(b'B', total, portal, name, known, side);
         side.ledger.on_client(b'B');
-        match sent {
-            // What takes others' values away stands before it.
-            Sent::Same if !side.patch.is_empty() => Sent::Instead(0),
-            _ => sent,
-        }
+        sent
     }
 
     fn describe(&mut self, total: usize, frame: &[u8], side: &mut Side<'_>) -> Sent {
@@ -364,7 +378,12 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
-        let described = known.as_ref().filter(|it| !it.is_lost).map(|it| it.id);
+        let executed = self.executed_by(known.as_ref());
+        if executed.is_some() && self.must_wait_for_all(side) {
+            return Sent::Not(Stop::Later);
+        }
+        let described = known.as_ref().filter(|it| !it.is_lost && !it.executes).map(|it| it.id);
+        let known = known.map(|statement| self.resolved(statement, executed, side));
         let sent = self.about(b'D', total, b"S", name, known, side);
         let step = side.ledger.on_client(b'D');
         if let Some(id) = described {
@@ -437,7 +456,7 @@ impl Pooled {
             return self.without_unnamed(side);
         }
         self.bring_unnamed(&statement, side);
-        if side.patch.is_empty() { Sent::Same } else { Sent::Instead(0) }
+        Sent::Same
     }
 
     /// Makes the statement without a name on the link where it has another one.
@@ -468,6 +487,12 @@ impl Pooled {
         let batch = side.ledger.batch();
         let is_own = name.is_empty() && self.unnamed_in == batch;
         self.waits = !is_own && self.journal.has_before(batch);
+        self.waits
+    }
+
+    /// The same whatever the name is, and for those in it.
+    fn must_wait_for_all(&mut self, side: &Side<'_>) -> bool {
+        self.waits = self.journal.has_before(side.ledger.batch());
         self.waits
     }
 

@@ -1,11 +1,14 @@
-//! EXECUTE in a query, of what the client has prepared by the protocol: on the servers it has another
-//! name, and where it is missing it has to be made before the query is sent.
+//! EXECUTE of what the client has prepared by the protocol, also in EXPLAIN and CREATE TABLE AS: on the servers
+//! it has another name, and where it is missing it has to be made before.
 //!
+//! In a statement of the protocol the name is replaced when it is bound or described: it means then what it
+//! means then. In a query it has to be made before the query is sent.
 //! Behind a Parse that fails the server would skip the query, and what comes behind it: so the Parse goes
 //! with a Sync of its own, once everything else was answered. If it fails, the query goes on under the name
 //! that it has, and the server says that there is no such statement.
 
 use super::Pooled;
+use super::ask::Side;
 use super::has::Has;
 use super::prepare::Progress;
 use super::statements::{Statement, server_name};
@@ -51,6 +54,27 @@ impl Pooled {
         let (name, meant) = executed(text)?;
         let statement = self.names.get(&meant)?.clone();
         (!meant.is_empty() && !statement.is_lost).then_some(Executed { name, statement })
+    }
+
+    /// What a statement of the protocol executes by its name.
+    pub(super) fn executed_by(&self, statement: Option<&Rc<Statement>>) -> Option<Executed> {
+        statement.filter(|it| it.executes).and_then(|it| self.executed(it.text()))
+    }
+
+    /// What such a statement is on the link, where the name is another one and what it means is made.
+    pub(super) fn resolved(
+        &mut self,
+        statement: Rc<Statement>,
+        executed: Option<Executed>,
+        side: &mut Side<'_>,
+    ) -> Rc<Statement> {
+        let Some(Executed { name, statement: meant }) = executed else { return statement };
+        self.bring(&meant, side);
+        let (text, behind) = statement.text_and_types();
+        let mut room = [0; 16];
+        let body =
+            [&text[..name.start], server_name(meant.id, &mut room), &text[name.end..], behind].concat();
+        Statement::of(&body, side.has.site)
     }
 
     /// Whether the query has to wait until the link has the statement.
@@ -135,17 +159,55 @@ fn may_execute(text: &[u8]) -> bool {
     let mut first = text.iter().copied().skip_while(|byte| is_space(*byte));
     match first.next() {
         Some(b'e' | b'E') => matches!(first.next(), Some(b'x' | b'X')),
+        Some(b'c' | b'C') => matches!(first.next(), Some(b'r' | b'R')),
         Some(b'/' | b'-') => true,
         _ => false,
+    }
+}
+
+/// Whether a text executes something by its name.
+pub(super) fn is_execution(text: &[u8]) -> bool {
+    may_execute(text) && executed(text).is_some()
+}
+
+/// Finds EXECUTE at the beginning, behind EXPLAIN and its options, or as what a table is made of.
+fn skip_to_execute(lexer: &mut Lexer<'_>) -> Option<()> {
+    let first = lexer.next_token().ok()??;
+    if first.is_word("EXECUTE") {
+        return Some(());
+    }
+    if first.is_word("EXPLAIN") {
+        let mut depth = 0;
+        loop {
+            let token = lexer.next_token().ok()??;
+            match token {
+                Token::Symbol(b'(') => depth += 1,
+                Token::Symbol(b')') => depth -= 1,
+                _ if depth > 0 || token.is_word("ANALYZE") || token.is_word("VERBOSE") => {}
+                _ => return token.is_word("EXECUTE").then_some(()),
+            }
+        }
+    }
+    if !first.is_word("CREATE") {
+        return None;
+    }
+    let mut is_table = false;
+    let mut last_is_as = false;
+    loop {
+        let token = lexer.next_token().ok()??;
+        is_table |= token.is_word("TABLE");
+        match token {
+            Token::Symbol(b';') => return None,
+            _ if is_table && last_is_as && token.is_word("EXECUTE") => return Some(()),
+            _ => last_is_as = token.is_word("AS"),
+        }
     }
 }
 
 /// Where the name behind EXECUTE stands, and what it means.
 fn executed(text: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
     let mut lexer = Lexer::new(text);
-    if !lexer.next_token().ok()??.is_word("EXECUTE") {
-        return None;
-    }
+    skip_to_execute(&mut lexer)?;
     lexer.skip_blank().ok()?;
     let start = lexer.position();
     let name = match lexer.next_token().ok()?? {
@@ -166,7 +228,17 @@ mod tests {
             ("execute s", Some(("s", "s"))),
             ("/* a */ EXECUTE  Stmt(1, 'x'); select 1", Some(("Stmt", "stmt"))),
             ("Execute \"S \"\"1\"(2)", Some(("\"S \"\"1\"", "S \"1"))),
-            ("explain execute s", None),
+            ("explain execute s", Some(("s", "s"))),
+            ("EXPLAIN (analyze, costs off, format (x)) Execute s(1)", Some(("s", "s"))),
+            ("explain analyze verbose execute \"s\"", Some(("\"s\"", "s"))),
+            ("create temp table t (a) with (fillfactor = 70) as execute s", Some(("s", "s"))),
+            ("create table t as select 1", None),
+            ("create view v as execute s", None),
+            ("create trigger t after insert on x execute function f()", None),
+            ("create table t (a int); execute s", None),
+            ("explain select 1", None),
+            ("explain )", None),
+            ("explain (", None),
             ("execute 's'", None),
             ("execute", None),
             ("select 1", None),

@@ -57,7 +57,7 @@ impl Pooled {
             self.journal.on_statement(n);
         }
         self.on_statement(function, footprint, side);
-        if side.patch.is_empty() { Sent::Same } else { Sent::Instead(0) }
+        Sent::Same
     }
 
     /// What becomes of other clients' last values of sequences, before a statement that may ask for its own.
@@ -121,7 +121,7 @@ fn of_function_number(number: &[u8]) -> Footprint {
 }
 
 /// What executing a statement with these parameters may ask for: a function may execute a parameter.
-pub(super) fn asks(statement: &Statement, bind: &[u8]) -> Footprint {
+pub(super) fn asks_with(statement: &Statement, bind: &[u8]) -> Footprint {
     match statement.footprint {
         it if it.has(Footprint::SUSPECT) && names_last_value(bind) => it | Footprint::LAST_VALUE,
         it => it,

@@ -7,6 +7,7 @@
 use super::super::memory::Change;
 use super::super::notice::{Notice, change_of, notice};
 use super::super::replay::{forget_user_types, has_user_types};
+use super::execute::is_execution;
 use crate::base::Site;
 use crate::observe::pooler::PreparedStatement;
 use crate::sql::footprint::{Footprint, footprint};
@@ -36,6 +37,8 @@ pub struct Statement {
     pub footprint: Footprint,
     /// What executing it changes.
     pub change: Option<Change>,
+    /// It executes another one by its name.
+    pub executes: bool,
     /// Its text was too long to be kept: it cannot be made on another link.
     pub is_lost: bool,
     /// Somebody has executed it, or meant to.
@@ -64,8 +67,13 @@ impl Statement {
     pub fn lost(text: &[u8]) -> Rc<Statement> {
         let body = [text.get(..BEGINNING).unwrap_or(text), b"\0\0\0"].concat();
         let footprint = footprint(text) | Footprint::SUSPECT | Footprint::MAY_ASK;
-        let lost =
-            |all: &mut Statements| Statement { is_lost: true, footprint, change: None, ..all.make(&body) };
+        let lost = |all: &mut Statements| Statement {
+            is_lost: true,
+            executes: false,
+            footprint,
+            change: None,
+            ..all.make(&body)
+        };
         Rc::new(STATEMENTS.with_borrow_mut(lost))
     }
 
@@ -81,6 +89,11 @@ impl Statement {
     /// The text.
     pub fn text(&self) -> &[u8] {
         cstring(&self.body).map_or(&self.body, |(text, _)| text)
+    }
+
+    /// The text, and what follows it in a Parse message.
+    pub fn text_and_types(&self) -> (&[u8], &[u8]) {
+        self.body.split_at(self.text().len())
     }
 
     /// How much a link keeps for it, about.
@@ -172,6 +185,7 @@ impl Statements {
             body: body.into(),
             footprint: footprint(text),
             change,
+            executes: is_execution(text),
             is_lost: false,
             was_bound: Cell::new(false),
             is_retired: Cell::new(false),
