@@ -106,15 +106,10 @@ impl Front {
     }
 
     async fn accept(self: Arc<Self>, listener: &Listener, mut stop: watch::Receiver<bool>) {
-        let mut tuned = None;
+        let mut tuned = self.tcp.load_full();
+        let say = |error| tracing::warn!(event = "serve.not_tuned", at = %listener.bound, %error);
+        listener.tune(&tuned.towards_clients()).unwrap_or_else(say);
         loop {
-            let tcp = self.tcp.load_full();
-            if tuned.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &tcp)) {
-                if let Err(error) = listener.tune(&tcp.towards_clients()) {
-                    tracing::warn!(event = "serve.not_tuned", at = %listener.bound, %error);
-                }
-                tuned = Some(tcp);
-            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stops(&mut stop) => return self.take_the_last(listener).await,
@@ -127,6 +122,13 @@ impl Front {
                     continue;
                 }
             };
+            let tcp = self.tcp.load_full();
+            if !Arc::ptr_eq(&tuned, &tcp) {
+                // What was accepted has what the listener had; the next ones have what it has now.
+                let tuning = tcp.towards_clients();
+                socket.tune(&tuning).and_then(|()| listener.tune(&tuning)).unwrap_or_else(say);
+                tuned = tcp;
+            }
             let most = self.shared.limits.load().max_client_conn.saturating_add(SPARE);
             let arrival = tokio::select! {
                 arrival = self.arrivals.enter(most) => arrival,

@@ -153,6 +153,8 @@ impl super::Shared {
         let began = sys::now();
         let mut changes = self.routes.changes();
         let mut has_held = false;
+        // The way that has failed last, and until when it is not tried again.
+        let mut failed: Option<(_, Moment)> = None;
         loop {
             changes.borrow_and_update();
             let map = self.routes.map();
@@ -174,9 +176,17 @@ impl super::Shared {
                         // At a log-in the server's word is passed on at once.
                         Past::None => Moment::default(),
                     };
-                    match self.attempt(&map, &wanted, full_until).await? {
-                        ControlFlow::Break(made) => return Ok(made),
-                        ControlFlow::Continue(pause) => Some(pause),
+                    // That it is doubted, and no longer, changes the map as well: it is no other way.
+                    let (way, now) = (map.way(), sys::now());
+                    match failed.filter(|(failed, until)| *failed == way && now < *until) {
+                        Some((_, until)) => Some(until.since(now)),
+                        None => match self.attempt(&map, &wanted, full_until).await? {
+                            ControlFlow::Break(made) => return Ok(made),
+                            ControlFlow::Continue(pause) => {
+                                failed = Some((way, sys::now() + pause));
+                                Some(pause)
+                            }
+                        },
                     }
                 }
                 Door::Open | Door::Holding => None,

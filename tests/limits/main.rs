@@ -4,6 +4,7 @@ mod clients;
 mod ends;
 mod observed;
 mod queues;
+mod sockets;
 mod stage;
 mod storm;
 mod timeouts;
