@@ -27,7 +27,7 @@ const LOAD_WITHIN: Duration = Duration::from_secs(300);
 /// For everything to be copied home.
 const HOME_WITHIN: Duration = Duration::from_secs(300);
 /// For the proxy to end in order.
-const END_WITHIN: Duration = Duration::from_secs(15);
+const END_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at a fact.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
