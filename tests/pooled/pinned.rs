@@ -52,3 +52,24 @@ async fn a_silent_client_that_keeps_a_connection_is_sent_away_where_it_is_config
     assert!(tag == b'E' && said.contains("57P05") && said.contains("pinned-idle timeout"), "{said}");
     assert_eq!(free.value("select 2").await, "2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_too_long_to_be_made_again_is_named_as_a_tie_until_it_is_closed() {
+    for mode in ["auto", "transaction"] {
+        let proxy = proxy(&[("pool.mode", mode)]).await;
+        let watching = admin(&proxy).await;
+        let pinned = async || {
+            let clients = rows(&watching, "SHOW CLIENTS").await;
+            clients.iter().map(|row| row.get("pinned").unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let url = proxy.url("app", "app-secret", "shop");
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let text = format!("select 1 /* {} */", "long".repeat(50_000));
+        let statement = client.prepare(&text).await.unwrap();
+        eventually(PATIENCE, async || that(pinned().await, |seen| *seen == ["long_statement"])).await;
+        drop(statement);
+        client.batch_execute("select 1").await.unwrap();
+        eventually(PATIENCE, async || that(pinned().await, |seen| *seen == [""])).await;
+    }
+}

@@ -308,6 +308,10 @@ async fn case_63_state_that_cannot_move_ends_the_session_with_57p01() {
             client.batch_execute(statement).await.unwrap();
             clients.push((statement, client));
         }
+        let client = f.client().await;
+        // More than is kept of one statement.
+        let _long = client.prepare(&format!("select 1 /* {} */", "long".repeat(50_000))).await.unwrap();
+        clients.push(("a long statement", client));
         fail_over(&f);
         for (statement, client) in clients {
             match client.query_one("select current_setting('my.tenant', true)", &[]).await {

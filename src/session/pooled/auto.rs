@@ -378,21 +378,21 @@ impl Pooled {
 
     /// Why the session cannot move to another server.
     pub fn tie_reason(&self, memory: &Memory) -> Option<&'static str> {
-        match self.mode {
-            PoolMode::Auto => {
-                let unasked = self.evidence.unasked;
-                let seen = if unasked.has(Footprint::TEMPORARY) {
-                    Some(Tie::Temporary)
-                } else if unasked.has(Footprint::ADVISORY_LOCK) {
-                    Some(Tie::AdvisoryLock)
-                } else if unasked.has(Footprint::SETTING) {
-                    Some(Tie::UnseenChange)
-                } else {
-                    None
-                };
-                memory.tie().or(seen).map(Tie::reason).or(self.evidence.ties.reason())
-            }
-            _ => None,
+        if self.mode != PoolMode::Auto {
+            return self.keeps_statement().then(|| Ties::LONG_STATEMENT.reason()).flatten();
         }
+        let unasked = self.evidence.unasked;
+        let seen = if unasked.has(Footprint::TEMPORARY) {
+            Some(Tie::Temporary)
+        } else if unasked.has(Footprint::ADVISORY_LOCK) {
+            Some(Tie::AdvisoryLock)
+        } else if unasked.has(Footprint::SETTING) {
+            Some(Tie::UnseenChange)
+        } else {
+            None
+        };
+        let statement = if self.keeps_statement() { Ties::LONG_STATEMENT } else { Ties::NONE };
+        // Not the value of a sequence, for which nobody has asked yet.
+        memory.tie().or(seen).map(Tie::reason).or((self.evidence.ties | statement).reason())
     }
 }

@@ -23,6 +23,9 @@ impl Relay {
     pub(in crate::session) fn let_go(&mut self, cx: &Context<'_>) {
         let (Some(pooled), Some(link)) = (&self.pooled, &self.link) else { return };
         if link.has.is_none() || pooled.is_tied() || !self.is_free() {
+            if pooled.keeps_statement() {
+                self.facts.set_ties(pooled.ties().bits());
+            }
             return;
         }
         let (Some(pooled), Some(mut link)) = (&mut self.pooled, self.link.take()) else { return };

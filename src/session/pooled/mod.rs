@@ -331,7 +331,13 @@ impl Pooled {
 
     /// What holds the link in `auto` mode, as far as it is known.
     pub fn ties(&self) -> Ties {
-        self.evidence.all_ties()
+        let statement = if self.keeps_statement() { Ties::LONG_STATEMENT } else { Ties::NONE };
+        self.evidence.all_ties() | statement
+    }
+
+    /// Whether a statement that can be made on no other link holds this one, in any mode.
+    pub fn keeps_statement(&self) -> bool {
+        self.names.has_lost()
     }
 
     /// Whether the link is being made fit.
