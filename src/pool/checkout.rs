@@ -1,5 +1,6 @@
 //! Handing links out and taking them back.
 
+use super::full::Opened;
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports};
 use super::lease::{Counted, Lease};
 use super::limits::Limit;
@@ -7,13 +8,13 @@ use super::seats::{Seat, Seats};
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
-use crate::base::{Epoch, Moment, Retry, Site, sqlstate};
+use crate::base::{Epoch, Moment, Retry, Site};
 use crate::config::{self, Tuning};
 use crate::observe::links::{LinkOrigin, LinkState, Links};
 use crate::sys::{self, Detached, Map};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
@@ -24,10 +25,6 @@ use tokio::sync::{Semaphore, watch};
 const OPENING_MAX: u32 = 16;
 /// How long a link that nobody waits for may wait for its turn to be opened.
 const FILLED_WITHIN: Duration = Duration::from_secs(5);
-/// How long a full server is asked again after links that nobody uses were closed …
-const ROOM_WITHIN: Duration = Duration::from_millis(500);
-/// … and how often: its back ends need a moment to end.
-const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// For how long the Unix socket is passed over after it has refused a role.
 const REFUSAL_KEPT: Duration = Duration::from_secs(60);
 
@@ -127,7 +124,9 @@ pub(super) struct Inner {
     in_use: Arc<AtomicU64>,
     /// Of those in use: links that are being reset.
     pub(super) returning: Arc<AtomicU64>,
-    /// Somebody waits for a seat.
+    /// How many need a link of a server that has no room for another one, by site.
+    starving: [Arc<AtomicUsize>; 2],
+    /// Somebody waits for a seat, or for room at a server.
     hungry: watch::Sender<u64>,
     clears: AtomicU64,
 }
@@ -145,6 +144,7 @@ impl Pool {
             refused: Mutex::default(),
             in_use: Arc::default(),
             returning: Arc::default(),
+            starving: Default::default(),
             hungry: watch::Sender::default(),
             clears: AtomicU64::new(0),
         }))
@@ -164,8 +164,7 @@ impl Pool {
             Ok(seat) => seat,
             Err(limit) => {
                 // Links that lie idle on a data thread have their seats.
-                let announce = || self.0.hungry.send_modify(|times| *times += 1);
-                let seat = tokio::time::timeout_at(deadline, group.seat(announce)).await;
+                let seat = tokio::time::timeout_at(deadline, group.seat(|| self.announce())).await;
                 seat.map_err(|_| PoolError::Full { waited, limit })?
             }
         };
@@ -203,7 +202,13 @@ impl Pool {
         let turn = tokio::time::timeout_at(deadline, turn).await.map_err(full)?;
         let _turn = turn.map_err(|_| PoolError::ShuttingDown)?;
         let generation = group.generation();
-        let link = self.open_with_room(request).await?;
+        let link = match self.open_with_room(request, &group).await? {
+            Opened::New(link) => link,
+            Opened::Idle(Idle { stream, facts, .. }) => {
+                let lease = self.lease(group, seat, facts, epoch);
+                return Ok(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
+            }
+        };
         // Fails on a link that is broken already, which its first use finds.
         let _ = link.stream.tune(&settings.tcp);
         let address = link.endpoint.address.to_string();
@@ -232,6 +237,13 @@ impl Pool {
         let stream = link.stream.detach().map_err(lost)?;
         let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
+    }
+
+    fn starving(&self, site: Site) -> Arc<AtomicUsize> {
+        match site {
+            Site::Local => self.0.starving[0].clone(),
+            Site::Cloud => self.0.starving[1].clone(),
+        }
     }
 
     fn opening(&self, site: Site) -> Arc<Semaphore> {
@@ -295,6 +307,11 @@ impl Pool {
         }
     }
 
+    /// Somebody begins to wait.
+    pub(super) fn announce(&self) {
+        self.0.hungry.send_modify(|times| *times += 1);
+    }
+
     /// Changes whenever somebody begins to wait: data threads give up links that nobody uses.
     pub fn hunger(&self) -> watch::Receiver<u64> {
         self.0.hungry.subscribe()
@@ -334,7 +351,7 @@ impl Pool {
     /// Closes every link that nobody uses.
     pub fn clear(&self) {
         self.0.clears.fetch_add(1, Ordering::Relaxed);
-        self.0.hungry.send_modify(|times| *times += 1);
+        self.announce();
         self.groups().retain(|_, group| {
             group.sweep(|_| false);
             Arc::strong_count(group) > 1
@@ -375,7 +392,7 @@ impl Pool {
         for group in self.chosen(chosen) {
             group.retire();
         }
-        self.0.hungry.send_modify(|times| *times += 1);
+        self.announce();
     }
 
     /// Links to the databases that are chosen, those that are being opened or reset included.
@@ -392,6 +409,11 @@ impl Pool {
         let groups = self.groups();
         let groups = groups.iter().filter(|(key, _)| chosen(key.site, &key.database));
         groups.map(|(_, group)| group.clone()).collect()
+    }
+
+    /// Whether any link like that is open.
+    pub fn has_open(&self, request: &Request) -> bool {
+        self.group(request).has_open()
     }
 
     /// Links in use and idle.
@@ -412,12 +434,13 @@ impl Pool {
         }
         let named = request.destination.named.clone();
         let rules = self.0.settings.load().limits.rules(&named, &key.user);
-        let group = Arc::new(Group::new(key.clone(), named, rules, self.0.seats.clone()));
+        let group =
+            Arc::new(Group::new(key.clone(), named, rules, self.0.seats.clone(), self.starving(key.site)));
         groups.insert(key, group.clone());
         group
     }
 
-    fn groups(&self) -> std::sync::MutexGuard<'_, Map<GroupKey, Arc<Group>>> {
+    pub(super) fn groups(&self) -> std::sync::MutexGuard<'_, Map<GroupKey, Arc<Group>>> {
         self.0.groups.lock().expect("no holder of the groups panics")
     }
 
@@ -428,42 +451,9 @@ impl Pool {
         Lease { pool: self.clone(), group, seat, facts, epoch, is_reusable, _counted: counted }
     }
 
-    /// Opens a link. Where the server has no room for one (53300), the links that nobody uses make
-    /// some: a client without us would not have left them behind.
-    async fn open_with_room(&self, request: &Request) -> Result<Link, backend::Error> {
-        let until = sys::now() + ROOM_WITHIN;
-        let mut has_made_room = false;
-        loop {
-            let error = match self.open(request).await {
-                Ok(link) => return Ok(link),
-                Err(error) => error,
-            };
-            if error.report().is_none_or(|report| report.code() != sqlstate::TOO_MANY_CONNECTIONS) {
-                return Err(error);
-            }
-            has_made_room |= self.close_idle(request.destination.site);
-            let will_be_room = has_made_room || self.0.returning.load(Ordering::Relaxed) > 0;
-            if !will_be_room || sys::now() >= until {
-                return Err(error);
-            }
-            tokio::time::sleep(ROOM_PAUSE).await;
-        }
-    }
-
-    /// Closes the links to a site that nobody uses; says whether there were any.
-    fn close_idle(&self, site: Site) -> bool {
-        let groups = self.groups();
-        let here = groups.iter().filter(|(key, _)| key.site == site);
-        here.fold(false, |any, (_, group)| {
-            let has_some = group.idle_count() > 0;
-            group.sweep(|_| false);
-            any || has_some
-        })
-    }
-
     /// Tries the ways to the server in turn: the Unix socket serves where pg_hba.conf lets the
     /// role in, TCP otherwise.
-    async fn open(&self, request: &Request) -> Result<Link, backend::Error> {
+    pub(super) async fn open(&self, request: &Request) -> Result<Link, backend::Error> {
         let mut parameters: Vec<(&[u8], &[u8])> = vec![(b"database", &request.destination.database)];
         parameters.extend(request.parameters.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
         let endpoints = &request.destination.upstream.endpoints;

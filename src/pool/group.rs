@@ -72,13 +72,15 @@ pub struct Group {
     open: Mutex<Vec<Weak<Facts>>>,
     /// Those who wait for a seat.
     waiting: AtomicUsize,
+    /// Those who need a link of the server of any group, which has no room for another one.
+    starving: Arc<AtomicUsize>,
     /// What clients of the pooled modes are welcomed with.
     pub welcomes: super::welcome::Welcomes,
 }
 
 /// Counts as waiting until it is dropped.
 #[derive(Debug)]
-struct Waiting<'a>(&'a AtomicUsize);
+pub struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -87,7 +89,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Group {
-    pub fn new(key: GroupKey, named: Vec<u8>, rules: Rules, seats: Seats) -> Self {
+    pub fn new(
+        key: GroupKey,
+        named: Vec<u8>,
+        rules: Rules,
+        seats: Seats,
+        starving: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             key: Arc::new(key),
             named,
@@ -99,6 +107,7 @@ impl Group {
             generation: AtomicU64::default(),
             open: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            starving,
             welcomes: Default::default(),
         }
     }
@@ -184,9 +193,23 @@ impl Group {
         self.seats.limit(&self.key)
     }
 
-    /// How many wait for a seat: of this group, or of any while a limit that groups share is reached.
+    /// How many wait for a seat: of this group, or of any while a limit that groups share is reached; and
+    /// for room at the server.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed) + self.seats.waiting_for_others()
+        let starving = self.starving.load(Ordering::Relaxed);
+        self.waiting.load(Ordering::Relaxed) + self.seats.waiting_for_others() + starving
+    }
+
+    /// Counts as waiting for room at the server.
+    pub fn starve(&self) -> Waiting<'_> {
+        self.starving.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.starving)
+    }
+
+    /// Whether any link is open.
+    pub fn has_open(&self) -> bool {
+        let open = self.open.lock().expect("no holder of the open links panics");
+        open.iter().any(|link| link.strong_count() > 0)
     }
 
     /// Waits for the right to use one more link; the caller holds the deadline. `announce` is called once

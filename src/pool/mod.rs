@@ -9,6 +9,7 @@
 mod admission;
 mod cancel;
 mod checkout;
+mod full;
 mod group;
 mod lease;
 mod limits;

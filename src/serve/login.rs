@@ -276,7 +276,7 @@ impl Front {
         };
         count(&self.counters().logins_failed);
         let bytes = match no_link {
-            NoLink::Ended(bytes) => bytes,
+            NoLink::Ended(bytes) | NoLink::ServerFull(bytes) => bytes,
             NoLink::Refused(complaint) => {
                 message::Complaint { severity: Severity::Fatal, detail: None, ..complaint }.to_bytes()
             }

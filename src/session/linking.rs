@@ -126,6 +126,8 @@ pub enum NoLink {
     Refused(Complaint),
     /// Not any more: the session ends with these bytes.
     Ended(BytesMut),
+    /// The server has no room for another link, in its own words.
+    ServerFull(BytesMut),
 }
 
 impl NoLink {
@@ -229,6 +231,11 @@ impl super::Shared {
         Some(Made { checkout, destination, version: map.version, reported: Vec::new() })
     }
 
+    /// Whether a client's user has any link to its database.
+    pub fn has_links(&self, identity: &super::Identity) -> bool {
+        self.request(identity).is_ok_and(|request| self.pool.has_open(&request))
+    }
+
     /// When a client gives its links back.
     pub fn mode_of(&self, identity: &super::Identity) -> PoolMode {
         self.limits.load().rules(&identity.database, identity.login.user.as_str()).mode
@@ -297,7 +304,7 @@ impl super::Shared {
                 {
                     let mut out = BytesMut::new();
                     error_report(&mut out, report);
-                    return Err(NoLink::Ended(out));
+                    return Err(if is_full { NoLink::ServerFull(out) } else { NoLink::Ended(out) });
                 }
                 if retry == Retry::Never {
                     let complaint = Complaint::fatal("08006", error.to_string());

@@ -293,7 +293,7 @@ impl Session {
                 count(&self.shared.counters.statements_refused);
                 self.refuse_next(&complaint).await
             }
-            NoLink::Ended(bytes) => {
+            NoLink::Ended(bytes) | NoLink::ServerFull(bytes) => {
                 count(&self.shared.counters.sessions_ended);
                 self.end_with_bytes(&bytes).await
             }

@@ -33,6 +33,9 @@ use tokio::sync::Notify;
 const FETCHES: usize = 4;
 /// After this time without a link another one is asked for, though there are links in use here.
 const IMPATIENT: Duration = Duration::from_millis(50);
+/// Where there is no limit, so many links on a thread are enough unless somebody has waited for that long:
+/// a short wait costs less than a link.
+const ENOUGH: usize = 20;
 /// How often those who wait are looked at …
 const TICK: Duration = Duration::from_millis(250);
 /// … and links that nobody uses.
@@ -76,6 +79,8 @@ pub struct Group {
     lingering: RefCell<Vec<Weak<Linger>>>,
     /// Which links of the pool had retired when that was looked at.
     generation: Cell<u64>,
+    /// The server had no room for another link when one was asked for last.
+    is_server_full: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -143,6 +148,7 @@ impl Group {
                 habits: shared.habits.of(identity.login.user.as_str(), &identity.database),
                 lingering: RefCell::default(),
                 generation: Cell::default(),
+                is_server_full: Cell::default(),
             })
         };
         STASH.with_borrow_mut(|stash| stash.groups.entry(key).or_insert_with(group).clone())
@@ -245,7 +251,8 @@ impl Group {
     /// A link was closed: those in line may need another one.
     pub fn fetch_if_useful(self: &Rc<Self>) {
         let fetching = self.fetching.get();
-        if fetching >= FETCHES || fetching >= self.waiting.borrow().len() {
+        let most = if self.is_server_full.get() { 1 } else { FETCHES };
+        if fetching >= most || fetching >= self.waiting.borrow().len() || self.has_enough() {
             return;
         }
         let has_room = self.room.borrow().as_ref().is_none_or(Room::is_any);
@@ -255,6 +262,15 @@ impl Group {
             }
             self.fetch();
         }
+    }
+
+    /// Where no limit says how many links are enough: whether those that are there should do for now.
+    fn has_enough(&self) -> bool {
+        let is_bounded = self.room.borrow().as_ref().is_none_or(Room::is_bounded);
+        if is_bounded || self.owned.get() + self.fetching.get() < ENOUGH {
+            return false;
+        }
+        self.waiting.borrow().front().is_none_or(|first| sys::now().since(first.since) < IMPATIENT)
     }
 
     /// Closes an unused link of the same user to the same database with other parameters: it has the
@@ -300,6 +316,7 @@ impl Group {
     pub fn welcome(self: &Rc<Self>, made: Made) {
         let Made { checkout, destination, .. } = made;
         self.room.replace(Some(checkout.lease.room()));
+        self.is_server_full.set(false);
         let Ok(stream) = checkout.stream.attach() else { return };
         let has = Has::fresh(destination.site, checkout.lease.reported(), self.own(), checkout.leftover);
         let link = Linked {
@@ -329,7 +346,9 @@ impl Group {
                     first.end(Err(NoLink::Refused(complaint.clone())));
                 }
             },
-            NoLink::Ended(bytes) => {
+            // Who has links goes on with those: the first in line gets the next one that is given back.
+            NoLink::ServerFull(_) if self.shared.has_links(&self.identity) => self.is_server_full.set(true),
+            NoLink::Ended(bytes) | NoLink::ServerFull(bytes) => {
                 let first = self.waiting.borrow_mut().pop_front();
                 if let Some(first) = first {
                     first.end(Err(NoLink::Ended(bytes)));
@@ -368,6 +387,10 @@ impl Group {
             // Those who came first stand in front.
             let waiting = self.waiting.borrow();
             waiting.iter().take_while(|waiter| now.since(waiter.since) >= after).for_each(|it| it.remind());
+        }
+        if has_waited_long {
+            // Those that are there are kept by others.
+            (1..FETCHES).for_each(|_| self.fetch_if_useful());
         }
         self.idle.borrow_mut().retain_mut(|link| {
             let unused = |has: &Has| now.since(has.since);
