@@ -78,7 +78,7 @@ pub struct Settings {
     #[arg(long)]
     rebuild_lease: bool,
     /// When a client's server connection is given back
-    #[arg(long, value_name = "session")]
+    #[arg(long, value_name = "auto|session|transaction|statement")]
     pool_mode: Option<String>,
     /// Most connections to one server; without it the server's own limit counts
     #[arg(long, value_name = "N")]

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn what_holds_a_connection_for_nothing_is_reported_once() {
-        let mut limits = Pool { pinned_idle_report: Some(Duration::from_secs(5)), ..Pool::default() };
+        let report = Some(Duration::from_secs(5));
+        let mut limits = Pool { mode: PoolMode::Session, pinned_idle_report: report, ..Pool::default() };
         let counters = Counters::default();
         let entry = Clients::default().enter(ClientOrigin::of_test());
         let client = entry.facts();
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn nobody_looks_where_nothing_is_configured() {
-        let mut limits = Pool::default();
+        let mut limits = Pool { mode: PoolMode::Session, ..Pool::default() };
         assert_eq!(pause(&limits), None);
         let pooled = Pool { mode: PoolMode::Auto, ..Pool::default() };
         assert_eq!(pause(&pooled), Some(REPORT_PAUSE));

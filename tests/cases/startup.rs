@@ -231,7 +231,12 @@ async fn case_15_a_server_that_is_full_says_so_before_the_welcome() {
     server.sql("postgres", "create role few login connection limit 1").await.unwrap();
     let proxy = stage::new_proxy(
         server,
-        &[("auth.type", "trust"), ("pool.size", "1"), ("pool.query_wait_timeout", "300ms")],
+        &[
+            ("auth.type", "trust"),
+            ("pool.mode", "session"),
+            ("pool.size", "1"),
+            ("pool.query_wait_timeout", "300ms"),
+        ],
     );
     proxy.start().await.unwrap();
     let place = Place::Tcp(proxy.port());

@@ -31,7 +31,8 @@ pub async fn server() -> &'static Cluster {
 pub async fn proxy(keys: &[(&str, &str)]) -> Proxy {
     let url = server().await.url("postgres", "shop");
     let mut proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &["--local", &url]).unwrap();
-    for (key, value) in keys {
+    // What PAUSE and RECONNECT wait for depends on who keeps a server.
+    for (key, value) in [("pool.mode", "session")].iter().chain(keys) {
         proxy = proxy.variable(&format!("CLOUD_MIRROR__{}", key.replace('.', "__").to_uppercase()), value);
     }
     proxy.start().await.unwrap();

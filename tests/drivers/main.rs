@@ -2,7 +2,7 @@
 //! another URL, through the binary, and has to print the same lines.
 //!
 //! `psql`, `pgbench`, `pg_dump` and psycopg always run; the other drivers in `make campaign`, which
-//! fetches them. Between two servers they run in session mode ([`psycopg`], [`others`]); before one, in
+//! fetches them. Between two servers they run in the default mode ([`psycopg`], [`others`]); before one, in
 //! every mode of the pool ([`everywhere`]).
 
 #[path = "../pair/fixture.rs"]

@@ -14,9 +14,9 @@ pub fn installed(path: impl AsRef<Path>) -> String {
     path.display().to_string()
 }
 
-async fn sees_the_same(program: Program) -> String {
+async fn sees_the_same(name: &str, program: Program) -> String {
     let pair = Pair::start().await;
-    program.is_the_same_through_the_proxy(&pair).await;
+    program.is_the_same_through_the_proxy(name, &pair).await;
     pair.mirror_is("following").await;
     program.asks_ours(&pair).await
 }
@@ -30,7 +30,8 @@ fn count(said: &str, line: &str, expected: usize) {
 #[ignore = "campaign: needs asyncpg"]
 async fn asyncpg_sees_what_it_would_see_directly() {
     let said =
-        sees_the_same(Program::new("asyncpg", &[&installed("asyncpg/bin/python"), "program.py"])).await;
+        sees_the_same("asyncpg", Program::new("asyncpg", &[&installed("asyncpg/bin/python"), "program.py"]))
+            .await;
     count(&said, "['mirror', 'status', 'mode'] cloud Following shop", 2);
     count(&said, "async 6", 1);
     count(&said, "('InsufficientPrivilegeError', '42501')", 1);
@@ -42,9 +43,11 @@ async fn asyncpg_sees_what_it_would_see_directly() {
 #[ignore = "campaign: needs node-postgres"]
 async fn node_postgres_sees_what_it_would_see_directly() {
     let modules = installed("node");
-    let said =
-        sees_the_same(Program::new("node", &["node", "program.js"]).with("DRIVERS_NODE_MODULES", &modules))
-            .await;
+    let said = sees_the_same(
+        "node_postgres",
+        Program::new("node", &["node", "program.js"]).with("DRIVERS_NODE_MODULES", &modules),
+    )
+    .await;
     count(&said, "SHOW mirror cloud Following shop", 4);
     count(&said, "1 6", 1);
     count(&said, "42704 mirror \"nothing\" does not exist", 1);
@@ -56,7 +59,7 @@ async fn node_postgres_sees_what_it_would_see_directly() {
 #[ignore = "campaign: needs JDBC"]
 async fn jdbc_sees_what_it_would_see_directly() {
     assert!(Path::new(JDBC).exists(), "there is no {JDBC}; install it with xtask/drivers.sh");
-    let said = sees_the_same(Program::new("jdbc", &["java", "-cp", JDBC, "Program.java"])).await;
+    let said = sees_the_same("jdbc", Program::new("jdbc", &["java", "-cp", JDBC, "Program.java"])).await;
     for mode in ["extended", "simple", "extendedForPrepared"] {
         for autocommit in [true, false] {
             count(&said, &format!("{mode} {autocommit} mirror cloud Following shop true"), 4);

@@ -1,6 +1,7 @@
 //! Running a program at the server and through the proxy.
 
 use crate::fixture::Pair;
+use crate::modes::differs_as_listed;
 use cloud_mirror::lab::PASSWORD;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -50,17 +51,15 @@ impl Program {
         out.into_owned()
     }
 
-    /// Runs it at the local server and through the proxy, and shows the first line that differs.
-    pub async fn is_the_same_through_the_proxy(&self, pair: &Pair) {
+    /// Runs it at the local server and through the proxy in its default mode; it has to say the same but for
+    /// what is listed for `name`.
+    pub async fn is_the_same_through_the_proxy(&self, name: &str, pair: &Pair) {
         let direct = self.run(&[&pair.local.url("app", "shop")]).await;
         let through = self.run(&[&pair.proxy.url("app", "app-secret", "shop")]).await;
-        let (mut direct_lines, mut through_lines) = (direct.lines(), through.lines());
-        for number in 1.. {
-            let (expected, found) = (direct_lines.next(), through_lines.next());
-            assert_eq!(found, expected, "line {number}; through the proxy:\n{through}\n{}", pair.proxy.log());
-            if expected.is_none() {
-                break;
-            }
+        let folder =
+            self.directory.file_name().and_then(|it| it.to_str()).expect("a folder of tests/drivers");
+        if let Err(difference) = differs_as_listed(name, folder, "auto", &direct, &through) {
+            panic!("{difference}\n{}", pair.proxy.log());
         }
         assert!(direct.ends_with("== end\n"), "{direct}");
     }

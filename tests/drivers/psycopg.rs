@@ -19,7 +19,7 @@ pub fn program() -> Program {
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg_sees_what_it_would_see_directly() {
     let pair = Pair::start().await;
-    program().is_the_same_through_the_proxy(&pair).await;
+    program().is_the_same_through_the_proxy("psycopg", &pair).await;
     pair.mirror_is("following").await;
     let said = program().asks_ours(&pair).await;
     let expected = "\

@@ -65,7 +65,8 @@ pub async fn proxy(server: &Cluster, keys: &[(&str, &str)]) -> Proxy {
 pub async fn proxy_at(url: &str, keys: &[(&str, &str)]) -> Proxy {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
     let mut proxy = Proxy::new(program, &["--local", url]).unwrap();
-    for (key, value) in keys {
+    // At a log-in, in most of these tests, a client gets a connection or waits for it.
+    for (key, value) in [("pool.mode", "session")].iter().chain(keys) {
         let name = format!("CLOUD_MIRROR__{}", key.replace('.', "__").to_uppercase());
         proxy = proxy.variable(&name, value);
     }

@@ -68,11 +68,18 @@ pub struct Options {
     pub data_threads: usize,
 }
 
+/// A link for each client: what most of these tests look at.
+pub fn session_mode() -> Settings {
+    let limits =
+        cloud_mirror::config::Pool { mode: cloud_mirror::config::PoolMode::Session, ..Default::default() };
+    Settings { limits, ..Settings::default() }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             method: auth::Method::ScramSha256,
-            pool: Settings::default(),
+            pool: session_mode(),
             with_cloud: false,
             socket_auth: SocketAuth::Peer,
             judge: Arc::new(|_| Verdict::Alive),

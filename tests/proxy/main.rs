@@ -1,4 +1,4 @@
-//! The proxy in session mode, before real servers.
+//! The proxy before real servers, in session mode where nothing else is said.
 
 mod fixture;
 mod held;

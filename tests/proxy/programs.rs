@@ -1,6 +1,6 @@
 //! What programs see that know nothing of a proxy.
 
-use crate::fixture::{Fixture, Options};
+use crate::fixture::{Fixture, Options, session_mode};
 use cloud_mirror::config;
 use cloud_mirror::lab::{SocketAuth, eventually};
 use cloud_mirror::pool::Settings;
@@ -109,8 +109,11 @@ async fn a_link_is_used_again_clean() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_size_makes_clients_wait_for_their_turn() {
-    let limits =
-        config::Pool { size: Some(2), query_wait_timeout: Duration::from_millis(300), ..Default::default() };
+    let limits = config::Pool {
+        size: Some(2),
+        query_wait_timeout: Duration::from_millis(300),
+        ..session_mode().limits
+    };
     let pool = Settings { limits, ..Settings::default() };
     let f = Fixture::start(Options { pool, ..Options::default() }).await;
     let (one, _two) = (f.client().await, f.client().await);

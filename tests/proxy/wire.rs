@@ -3,6 +3,7 @@
 use crate::fixture::{Fixture, Options};
 use cloud_mirror::auth::Method;
 use cloud_mirror::lab::SocketAuth;
+use cloud_mirror::pool::Settings;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -101,11 +102,13 @@ fn conversation() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_cut_of_the_client_bytes_gives_the_same_answers() {
-    let f = Fixture::start(options()).await;
     let conversation = conversation();
     let mut expected: Option<Vec<(u8, Vec<u8>)>> = None;
-    for size in [conversation.len(), 1, 2, 3, 5, 7, 11, 64] {
-        let mut stream = connected(&f).await;
+    let pooled = Fixture::start(Options { pool: Settings::default(), ..options() }).await;
+    let session = Fixture::start(options()).await;
+    let sizes = [conversation.len(), 1, 2, 3, 5, 7, 11, 64];
+    for (f, size) in [session, pooled].iter().flat_map(|f| sizes.map(|size| (f, size))) {
+        let mut stream = connected(f).await;
         for piece in conversation.chunks(size) {
             stream.write_all(piece).await.unwrap();
         }

@@ -113,7 +113,7 @@ pub fn import(around: &Around<'_>) -> Result<Imported, IniError> {
         }
     }
     // What PgBouncer takes where nothing is said, and we do not.
-    for (name, value) in [("default_pool_size", "20"), ("max_client_conn", "100")] {
+    for (name, value) in [("pool_mode", "session"), ("default_pool_size", "20"), ("max_client_conn", "100")] {
         if settings.line(name).is_none()
             && let Some(Key { meaning: Meaning::Key(ours, turn), .. }) = keys::find(name)
             && let Ok(value) = turned(*turn, value)

@@ -54,8 +54,9 @@ impl PoolMode {
 pub struct Pool {
     /// `mode` (PgBouncer's `pool_mode`).
     pub mode: PoolMode,
-    /// `size` (`default_pool_size`): most connections of one user to one database. Unset, the server's
-    /// own limit is the limit in session mode, and [`Rules::POOLED_SIZE`] in the pooled modes.
+    /// `size` (`default_pool_size`): most connections of one user to one database. Unset, it is
+    /// [`Rules::POOLED_SIZE`] in `transaction` and `statement` mode; in the others, in which a client may need
+    /// one for itself, the server's own limit is the limit.
     pub size: Option<u32>,
     /// `min_size` (`min_pool_size`): connections kept open for each user and database that clients
     /// have asked for.
@@ -152,7 +153,7 @@ pub struct PoolTable {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            mode: PoolMode::Session,
+            mode: PoolMode::Auto,
             size: None,
             min_size: 0,
             reserve_size: 0,

@@ -39,7 +39,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The size of a pool in the pooled modes where none is given: PgBouncer's default.
+    /// The size of a pool where none is given, in the modes in which no client keeps a connection: PgBouncer's
+    /// default.
     pub const POOLED_SIZE: u32 = 20;
 
     /// Whether any timeout has to be looked after while a client is connected.
@@ -59,12 +60,13 @@ impl Pool {
         let user = self.users.get(user);
         let mode = own(user, database, |table| table.mode).unwrap_or(self.mode);
         let size = own(user, database, |table| table.size).or(self.size);
+        let keeps_none = matches!(mode, PoolMode::Transaction | PoolMode::Statement);
         let timeout = |pick: fn(&PoolTable) -> Option<Duration>, common: Option<Duration>| {
             own(user, database, pick).or(common).filter(|timeout| !timeout.is_zero())
         };
         Rules {
             mode,
-            size: size.or(mode.is_pooled().then_some(Rules::POOLED_SIZE)),
+            size: size.or(keeps_none.then_some(Rules::POOLED_SIZE)),
             min_size: own(user, database, |table| table.min_size).unwrap_or(self.min_size),
             reserve_size: own(user, database, |table| table.reserve_size).unwrap_or(self.reserve_size),
             reserve_timeout: self.reserve_timeout,
@@ -134,10 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pooled_mode_has_a_size_by_itself() {
+    fn only_where_no_client_keeps_a_connection_is_a_size_of_its_own() {
         let mut pool = Pool::default();
-        assert_eq!(pool.rules(b"shop", "app").size, None);
-        pool.mode = PoolMode::Auto;
+        for mode in [PoolMode::Session, PoolMode::Auto] {
+            pool.mode = mode;
+            assert_eq!(pool.rules(b"shop", "app").size, None);
+        }
+        pool.mode = PoolMode::Transaction;
         assert_eq!(pool.rules(b"shop", "app").size, Some(Rules::POOLED_SIZE));
     }
 }
