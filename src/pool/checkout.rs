@@ -328,6 +328,11 @@ impl Pool {
         self.group(request).welcomes.ask(request).await
     }
 
+    /// The server does not let such clients in any more.
+    pub fn forget_welcomes(&self, request: &Request) {
+        self.group(request).welcomes.forget();
+    }
+
     pub(super) fn remember_welcome(&self, request: &Request, reports: &Reports) {
         self.group(request).welcomes.remember(request, reports);
     }
@@ -348,12 +353,13 @@ impl Pool {
         self.0.clears.load(Ordering::Relaxed)
     }
 
-    /// Closes every link that nobody uses.
+    /// Closes every link that nobody uses, and asks the server anew who is let in.
     pub fn clear(&self) {
         self.0.clears.fetch_add(1, Ordering::Relaxed);
         self.announce();
         self.groups().retain(|_, group| {
             group.sweep(|_| false);
+            group.welcomes.forget();
             Arc::strong_count(group) > 1
         });
     }

@@ -302,6 +302,9 @@ impl super::Shared {
                 if let Some(report) = backend.report()
                     && (retry == Retry::Never || is_full)
                 {
+                    if !is_full && let Ok(request) = Self::request_on(map, &wanted.identity) {
+                        self.pool.forget_welcomes(&request);
+                    }
                     let mut out = BytesMut::new();
                     error_report(&mut out, report);
                     return Err(if is_full { NoLink::ServerFull(out) } else { NoLink::Ended(out) });

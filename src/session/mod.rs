@@ -317,6 +317,8 @@ impl Session {
             Exit::Own => self.on_own().await,
             Exit::ConcernsIdleLinks => {
                 self.shared.pool.clear();
+                // Those in use, or being looked at, are closed when they are given back: the server waits for it.
+                self.shared.pool.retire(|_, _| true);
                 pooled::stash::clear();
                 Flow::Continue(())
             }

@@ -2,6 +2,7 @@
 
 use crate::fixture::{Fixture, Options};
 use cloud_mirror::config::{Pool, PoolMode};
+use cloud_mirror::lab::eventually;
 use cloud_mirror::pool::Settings;
 use std::time::Duration;
 
@@ -102,4 +103,34 @@ async fn connections_that_nobody_uses_make_room_at_a_server_that_is_full() {
         let row = client.query_one("show geqo_threshold", &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), (10 + n).to_string());
     }
+}
+
+/// A client is welcomed without a connection for as long as the server would let it in.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_welcomed_to_a_database_that_is_gone() {
+    let f = auto_on_two_threads().await;
+    f.local.sql("postgres", "create database short owner app").await.unwrap();
+    let url = format!("postgres://app:app-secret@127.0.0.1:{}/short", f.port);
+    let connect = async || {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok::<_, tokio_postgres::Error>(client)
+    };
+    let code = |error: tokio_postgres::Error| error.code().map(|code| code.code().to_owned());
+    let gone = Some("3D000".to_owned());
+    connect().await.unwrap().batch_execute("select 1").await.unwrap();
+    f.client().await.batch_execute("drop database short").await.unwrap();
+    assert_eq!(code(connect().await.expect_err("it is refused")), gone);
+    // Behind the back of the proxy the first one is still welcomed.
+    f.local.sql("postgres", "create database short owner app").await.unwrap();
+    connect().await.unwrap().batch_execute("select 1").await.unwrap();
+    f.local.sql("postgres", "drop database short with (force)").await.unwrap();
+    let finds_out = connect().await.unwrap();
+    // Its link may still be on its way to the end.
+    eventually(Duration::from_secs(60), async || match finds_out.batch_execute("select 1").await {
+        Err(_) if finds_out.is_closed() => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    })
+    .await;
+    assert_eq!(code(connect().await.expect_err("it is refused")), gone);
 }
