@@ -145,9 +145,8 @@ impl Session {
         }
         match parsed {
             Ok(None) => Done::Pass,
-            Ok(Some(_))
-                if self.local.statement(name).is_some() || self.relay.statement_text(name).is_some() =>
-            {
+            // The statement without a name is replaced.
+            Ok(Some(_)) if !name.is_empty() && self.is_prepared(name) => {
                 let name = String::from_utf8_lossy(name);
                 let message = format!("prepared statement \"{name}\" already exists");
                 self.fail(&ConsoleError::new("42P05", message))
@@ -158,6 +157,10 @@ impl Session {
             }
             Err(error) => self.fail(&ConsoleError::from_command(&error, text)),
         }
+    }
+
+    fn is_prepared(&self, name: &[u8]) -> bool {
+        self.local.statement(name).is_some() || self.relay.statement_text(name).is_some()
     }
 
     fn on_bind(&mut self, body: &[u8]) -> Done {

@@ -163,27 +163,35 @@ async fn notifications_and_large_objects_pass() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_ours_are_answered_in_any_session_by_both_protocols() {
-    let f = Fixture::start(Options::default()).await;
-    assert_eq!(f.psql("SHOW EVENTS").await, "7|||test.happened|app\n");
-    let client = f.client().await;
-    for _ in 0..2 {
-        let row = client.query_one("show events", &[]).await.unwrap();
-        assert_eq!(row.get::<_, i64>(0), 7);
-        assert_eq!(row.get::<_, String>(3), "test.happened");
-        let plain: i32 = client.query_one("select $1::int4 + 1", &[&41]).await.unwrap().get(0);
-        assert_eq!(plain, 42);
+    for pool in [session_mode(), Settings::default()] {
+        let f = Fixture::start(Options { pool, ..Options::default() }).await;
+        assert_eq!(f.psql("SHOW EVENTS").await, "7|||test.happened|app\n");
+        let client = f.client().await;
+        for _ in 0..2 {
+            let row = client.query_one("show events", &[]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), 7);
+            assert_eq!(row.get::<_, String>(3), "test.happened");
+            let plain: i32 = client.query_one("select $1::int4 + 1", &[&41]).await.unwrap().get(0);
+            assert_eq!(plain, 42);
+        }
+        // A prepared command next to prepared statements of the server, inside a transaction.
+        let ours = client.prepare("SHOW EVENTS").await.unwrap();
+        let theirs = client.prepare("select 5").await.unwrap();
+        client.batch_execute("begin").await.unwrap();
+        let (a, b) = tokio::join!(client.query(&ours, &[]), client.query(&theirs, &[]));
+        assert_eq!(a.unwrap().len(), 1);
+        assert_eq!(b.unwrap()[0].get::<_, i32>(0), 5);
+        client.batch_execute("rollback").await.unwrap();
+        let error = client.query("SHOW DATABASE MIRROR STATUS", &[]).await.unwrap_err();
+        assert_eq!(error.code().map(|code| code.code()), Some("42601"), "{error:?}");
+        assert_eq!(client.query_one("select 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+        // The statement without a name is now the server's and now ours.
+        for _ in 0..2 {
+            let plain = client.query_typed("select 6", &[]).await.unwrap();
+            assert_eq!(plain[0].get::<_, i32>(0), 6);
+            assert_eq!(client.query_typed("show events", &[]).await.unwrap().len(), 1);
+        }
     }
-    // A prepared command next to prepared statements of the server, inside a transaction.
-    let ours = client.prepare("SHOW EVENTS").await.unwrap();
-    let theirs = client.prepare("select 5").await.unwrap();
-    client.batch_execute("begin").await.unwrap();
-    let (a, b) = tokio::join!(client.query(&ours, &[]), client.query(&theirs, &[]));
-    assert_eq!(a.unwrap().len(), 1);
-    assert_eq!(b.unwrap()[0].get::<_, i32>(0), 5);
-    client.batch_execute("rollback").await.unwrap();
-    let error = client.query("SHOW DATABASE MIRROR STATUS", &[]).await.unwrap_err();
-    assert_eq!(error.code().map(|code| code.code()), Some("42601"), "{error:?}");
-    assert_eq!(client.query_one("select 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
