@@ -1,6 +1,6 @@
 //! Every driver in every mode. psycopg always; the others in `make campaign`.
 
-use crate::modes::sees_the_same_in_every_mode as same;
+use crate::modes::{sees_the_same_in, sees_the_same_in_every_mode as same};
 use crate::others::{JDBC, installed};
 use crate::program::Program;
 
@@ -15,6 +15,14 @@ fn node(file: &str) -> Program {
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg_sees_the_same_in_every_mode() {
     same("psycopg", "psycopg", crate::psycopg::program()).await;
+}
+
+/// In statement mode a transaction block ends its client: a program of its own does without.
+#[tokio::test(flavor = "multi_thread")]
+async fn psycopg_sees_the_same_where_every_statement_is_a_transaction() {
+    let program = Program::new("psycopg", &[&crate::psycopg::python(), "statements.py"]);
+    let modes = ["session", "auto", "transaction", "statement"];
+    sees_the_same_in(&modes, "psycopg_statements", "psycopg", program).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,15 +42,20 @@ async fn proxy(mode: &str) -> Proxy {
 /// Runs a program at the server and through a proxy of each mode. `name` is its database's, and that of
 /// the files in its folder that list differences.
 pub async fn sees_the_same_in_every_mode(name: &str, folder: &str, program: Program) {
+    sees_the_same_in(&["session", "auto", "transaction"], name, folder, program).await;
+}
+
+/// The same in these modes.
+pub async fn sees_the_same_in(modes: &[&str], name: &str, folder: &str, program: Program) {
     let server = server().await;
     server.sql("postgres", &format!("create database {name} owner app")).await.unwrap();
     let direct = program.run(&[&server.url("app", name)]).await;
     assert!(direct.ends_with("== end\n") && !direct.contains("== failed"), "{direct}");
     let mut wrong = Vec::new();
-    for mode in ["session", "auto", "transaction"] {
+    for &mode in modes {
         let proxy = proxy(mode).await;
         // What nobody hears need not be waited for.
-        let patience = if mode == "transaction" { "1" } else { "60" };
+        let patience = if matches!(mode, "session" | "auto") { "60" } else { "1" };
         let program = program.clone().with("DRIVERS_PATIENCE", patience);
         let through = program.run(&[&proxy.url("app", "app-secret", name)]).await;
         if let Err(difference) = differs_as_listed(name, folder, mode, &direct, &through) {
