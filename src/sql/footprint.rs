@@ -116,7 +116,8 @@ pub fn footprint(text: &[u8]) -> Footprint {
 pub fn names_last_value(text: &[u8]) -> bool {
     let is_name =
         |word: &[u8]| word.eq_ignore_ascii_case(b"lastval") || word.eq_ignore_ascii_case(b"currval");
-    text.windows(b"lastval".len()).any(is_name)
+    // Both have it as their fifth letter, and few texts have many.
+    memchr::memchr2_iter(b'v', b'V', text).filter_map(|at| text.get(at.checked_sub(4)?..at + 3)).any(is_name)
 }
 
 /// A number for all texts that differ only in their constants, white space and comments. Texts that
@@ -423,6 +424,11 @@ mod tests {
         check("do $$ begin perform Lastval(); end $$", asks);
         check("select query_to_xml('select currval(''s'')', true, true, '')", asks);
         check("select 'lastval()'", Footprint::CLEAN);
+        for (text, names) in
+            [("LastVal", true), ("vvcurrVALv", true), ("val", false), ("lastva", false), ("", false)]
+        {
+            assert_eq!(names_last_value(text.as_bytes()), names, "{text}");
+        }
         check("select f('x'); select 'lastval()'", Footprint::SUSPECT | Footprint::LAST_VALUE);
         let made = footprint(b"create function f() returns int language sql as 'select lastval()'");
         assert!(made.has(Footprint::MAY_ASK) && !made.has(Footprint::LAST_VALUE));
