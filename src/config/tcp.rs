@@ -15,8 +15,8 @@ pub struct Tcp {
     pub keepintvl: Duration,
     /// `keepcnt`: how many stay without an answer before the connection is given up.
     pub keepcnt: u32,
-    /// `user_timeout`: a connection is given up when bytes are not acknowledged for this long; unset,
-    /// 20 s for servers and 60 s for clients; zero leaves it to the system.
+    /// `user_timeout`: a connection is given up when bytes are not taken for this long; unset, 2 minutes for
+    /// servers and 5 for clients; zero leaves it to the system.
     pub user_timeout: Option<Duration>,
 }
 
@@ -42,14 +42,15 @@ pub struct Tuning {
 }
 
 impl Tcp {
-    /// For connections to servers: a dead one keeps statements from moving on.
+    /// For connections to servers: a dead one keeps statements from moving on. One that waits for a lock takes
+    /// nothing either.
     pub fn towards_servers(&self) -> Tuning {
-        self.tuning(Duration::from_secs(10), Duration::from_secs(20))
+        self.tuning(Duration::from_secs(10), Duration::from_secs(120))
     }
 
     /// For connections of clients, of which there may be many and idle.
     pub fn towards_clients(&self) -> Tuning {
-        self.tuning(Duration::from_secs(60), Duration::from_secs(60))
+        self.tuning(Duration::from_secs(60), Duration::from_secs(300))
     }
 
     fn tuning(&self, idle: Duration, user_timeout: Duration) -> Tuning {
@@ -99,7 +100,8 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(tcp.towards_servers().keepalive, Some((seconds(10), seconds(10), 3)));
         assert_eq!(tcp.towards_clients().keepalive, Some((seconds(60), seconds(10), 3)));
-        assert_eq!(tcp.towards_servers().user_timeout, Some(seconds(20)));
+        assert_eq!(tcp.towards_servers().user_timeout, Some(seconds(120)));
+        assert_eq!(tcp.towards_clients().user_timeout, Some(seconds(300)));
         let said = Tcp { keepidle: Some(seconds(5)), user_timeout: Some(Duration::ZERO), ..tcp };
         assert_eq!(said.towards_clients(), said.towards_servers());
         assert_eq!(said.towards_clients().user_timeout, None);
