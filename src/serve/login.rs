@@ -109,10 +109,21 @@ impl Front {
         let mut tuned = self.tcp.load_full();
         let say = |error| tracing::warn!(event = "serve.not_tuned", at = %listener.bound, %error);
         listener.tune(&tuned.towards_clients()).unwrap_or_else(say);
+        // Who was connected before the listener was told has none of it.
+        let mut is_late = true;
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stops(&mut stop) => return self.take_the_last(listener).await,
+            let accepted = match is_late {
+                true => match listener.accept_now().transpose() {
+                    Some(accepted) => accepted,
+                    None => {
+                        is_late = false;
+                        continue;
+                    }
+                },
+                false => tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = stops(&mut stop) => return self.take_the_last(listener).await,
+                },
             };
             let socket = match accepted {
                 Ok(socket) => socket,
@@ -124,10 +135,12 @@ impl Front {
             };
             let tcp = self.tcp.load_full();
             if !Arc::ptr_eq(&tuned, &tcp) {
-                // What was accepted has what the listener had; the next ones have what it has now.
-                let tuning = tcp.towards_clients();
-                socket.tune(&tuning).and_then(|()| listener.tune(&tuning)).unwrap_or_else(say);
-                tuned = tcp;
+                listener.tune(&tcp.towards_clients()).unwrap_or_else(say);
+                (tuned, is_late) = (tcp, true);
+            }
+            if is_late {
+                let at_once = socket.tcp().map_or(Ok(()), |tcp| tcp.set_nodelay(true));
+                at_once.and_then(|()| socket.tune(&tuned.towards_clients())).unwrap_or_else(say);
             }
             let most = self.shared.limits.load().max_client_conn.saturating_add(SPARE);
             let arrival = tokio::select! {

@@ -93,6 +93,15 @@ os.dup2(fds[0], 3); os.dup2(fds[1], 4)\n\
 os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=sys.argv[1] + '/notify')\n\
 os.execv(sys.argv[2], sys.argv[2:])\n";
 
+/// The kind of timer that runs for a socket of this machine: 2 is keepalive.
+fn timer_of(local: u16, remote: u16) -> Option<u8> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let [local, remote] = [local, remote].map(|port| format!(":{port:04X}"));
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut found = fields.filter(|line| line[1].ends_with(&local) && line[2].ends_with(&remote));
+    found.next()?[5].split(':').next()?.parse().ok()
+}
+
 #[tokio::test]
 async fn sockets_of_the_service_manager_are_used_and_it_is_told() {
     let directory = tempfile::tempdir().unwrap();
@@ -111,12 +120,14 @@ async fn sockets_of_the_service_manager_are_used_and_it_is_told() {
         .unwrap();
     let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
     let port: u16 = lines.next_line().await.unwrap().unwrap().parse().unwrap();
-    // The socket is there before the program: this log-in waits in its queue.
+    // The socket is there before the program: these wait in its queue.
+    let early = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     let url = format!("postgres://app:app-secret@127.0.0.1:{port}/shop");
     let (client, connection) =
         tokio::time::timeout(PATIENCE, tokio_postgres::connect(&url, NoTls)).await.unwrap().unwrap();
     tokio::spawn(connection);
     client.simple_query("SELECT 1").await.unwrap();
+    assert_eq!(timer_of(port, early.local_addr().unwrap().port()), Some(2), "keepalive");
     let mut config = tokio_postgres::Config::new();
     config.host_path(directory.path()).port(6432).user("app").password("app-secret").dbname("shop");
     let (client, connection) = config.connect(NoTls).await.unwrap();
