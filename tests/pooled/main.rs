@@ -13,4 +13,5 @@ mod raw;
 mod sequences;
 mod settings;
 mod stage;
+mod together;
 mod unseen;

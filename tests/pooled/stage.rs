@@ -38,9 +38,14 @@ pub async fn proxy(keys: &[(&str, &str)]) -> Proxy {
 
 /// The same before another server.
 pub async fn proxy_before(server: &Cluster, keys: &[(&str, &str)]) -> Proxy {
+    proxy_at(&server.url("postgres", "shop"), keys).await
+}
+
+/// The same with the server's URL.
+pub async fn proxy_at(url: &str, keys: &[(&str, &str)]) -> Proxy {
     let _one = STARTING.lock().await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
-    let mut proxy = Proxy::new(program, &["--local", &server.url("postgres", "shop")]).unwrap();
+    let mut proxy = Proxy::new(program, &["--local", url]).unwrap();
     for (key, value) in [("auth.type", "trust")].iter().chain(keys) {
         let name = format!("CLOUD_MIRROR__{}", key.replace('.', "__").to_uppercase());
         proxy = proxy.variable(&name, value);

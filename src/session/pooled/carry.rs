@@ -78,6 +78,8 @@ impl Relay {
             return match asked {
                 Asked::Unfinished => None,
                 Asked::Known => {
+                    // What came with it is the client's.
+                    self.look_at_server = !self.server_in.is_empty();
                     // At once: the client's next statement may be there already, and must not find what
                     // the transaction before it has left.
                     self.let_go(cx);
@@ -95,6 +97,7 @@ impl Relay {
                 Progress::Unfinished => None,
                 Progress::Brought => {
                     self.look_again = true;
+                    self.look_at_server = !self.server_in.is_empty();
                     None
                 }
                 Progress::Done => {
@@ -102,6 +105,7 @@ impl Relay {
                     pooled.tell(has, &mut out);
                     self.to_client.push(&out);
                     self.look_again = true;
+                    self.look_at_server = !self.server_in.is_empty();
                     None
                 }
                 Progress::Again(bytes) => {
