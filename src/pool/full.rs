@@ -35,6 +35,7 @@ impl Pool {
     ) -> Result<Opened, backend::Error> {
         let mut error = match self.open(request).await {
             Ok(link) => return Ok(Opened::New(link)),
+            Err(error) if !is_full(&error) => return Err(error),
             Err(error) => error,
         };
         let until = sys::now() + ROOM_WITHIN;
