@@ -196,13 +196,24 @@ async fn an_applier_that_is_about_to_commit_is_waited_for() {
 }
 
 #[tokio::test]
-async fn five_hundred_sequences_are_quick() {
+async fn five_hundred_sequences_are_moved() {
+    promote_with_five_hundred_sequences().await;
+}
+
+#[tokio::test]
+#[ignore = "campaign: measures"]
+async fn five_hundred_sequences_are_moved_within_a_second() {
+    let took = promote_with_five_hundred_sequences().await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// How long the promotion takes.
+async fn promote_with_five_hundred_sequences() -> Duration {
     let tables: String = (0..500).map(|n| format!("CREATE TABLE t{n} (id serial PRIMARY KEY);")).collect();
     let mirror = mirror(&tables, Phase::Following).await;
     let promoted = mirror.promote(2).await.unwrap();
     println!("500 sequences: promoted in {:?}", promoted.took);
     assert_eq!(promoted.sequences, 500);
-    // A tenth of it where nothing else runs.
-    assert!(promoted.took < Duration::from_secs(10), "{:?}", promoted.took);
     assert_eq!(mirror.next("public.t499_id_seq").await, 1001);
+    promoted.took
 }

@@ -72,6 +72,18 @@ async fn knock(url: String, until: watch::Receiver<bool>) -> Option<(Instant, In
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_writer_is_fenced_at_once_and_stays_so() {
+    fence_an_old_writer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: measures"]
+async fn an_old_writer_is_fenced_within_a_second() {
+    let open = fence_an_old_writer().await;
+    assert!(open < Duration::from_secs(1), "{open:?}");
+}
+
+/// For how long clients were acknowledged.
+async fn fence_an_old_writer() -> Duration {
     let server = Arc::new(Cluster::builder().socket_auth(SocketAuth::Trust).start().await.unwrap());
     server.create_role("app", "app", "").await.unwrap();
     server.create_database("shop").await.unwrap();
@@ -101,7 +113,6 @@ async fn an_old_writer_is_fenced_at_once_and_stays_so() {
     let starting = server.clone();
     let start = tokio::spawn(async move { starting.start().await });
     let returned = watch.fenced().await;
-    let fenced_at = Instant::now();
     let _ = start.await;
     let asking = us.control("cloud-mirror test", SOON).await.unwrap();
     let rows = async || asking.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0);
@@ -125,11 +136,6 @@ async fn an_old_writer_is_fenced_at_once_and_stays_so() {
         returned.transactions_at_most,
         gap.map(|(first, last)| last - first)
     );
-    if let Some((first, last)) = gap {
-        assert!(last <= fenced_at);
-        // A tenth of it where nothing else runs.
-        assert!(last - first < Duration::from_secs(20), "{:?}", last - first);
-    }
     let written = returned.transactions_at_most.unwrap();
     assert!(written >= after_fence as u64, "{written} transactions, {after_fence} rows");
     assert!(watch.status.borrow().needs().unwrap().contains("failback"));
@@ -161,4 +167,5 @@ async fn an_old_writer_is_fenced_at_once_and_stays_so() {
     drop(watch);
     effects::lift(&us, Epoch(4), SOON).await.unwrap();
     given.control("cloud-mirror test", SOON).await.unwrap();
+    gap.map_or(Duration::ZERO, |(first, last)| last - first)
 }
