@@ -4,6 +4,7 @@
 mod auto;
 mod bench;
 mod changed;
+mod functions;
 mod hostile;
 mod line;
 mod links;

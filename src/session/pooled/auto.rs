@@ -21,7 +21,7 @@ use super::probe::{About, Answer, Found, Probe, collect_calls, collect_names};
 use super::ties::Ties;
 use crate::config::PoolMode;
 use crate::session::memory::{Memory, Tie};
-use crate::sql::footprint::{Footprint, shape};
+use crate::sql::footprint::Footprint;
 use crate::sys::Map;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -85,6 +85,8 @@ pub enum Verdict {
 pub enum Asked {
     /// Nothing yet.
     Unfinished,
+    /// These bytes have to be sent.
+    Again(Vec<u8>),
     /// It is known now, as far as it can be.
     Known,
     /// The server ends the link.
@@ -191,7 +193,7 @@ impl Pooled {
             self.evidence.is_open = true;
             self.evidence.unasked |= footprint;
         }
-        if footprint.has(Footprint::SUSPECT) && self.evidence.suspect(shape(text)) {
+        if footprint.has(Footprint::SUSPECT) && self.evidence.suspect(self.group.habits.shape(text)) {
             collect_calls(text, &mut self.evidence.calls);
         }
         footprint
@@ -278,10 +280,12 @@ impl Pooled {
         let is_open = self.mode == PoolMode::Auto && (memory.tie().is_some() || self.evidence.is_open);
         let turn = if self.is_open { self.group.habits.catalogue.turn(crate::sys::now()) } else { None };
         if is_open || turn.is_some() {
-            let about = turn.map_or(About::Session, About::Catalogue);
-            let (names, calls) = (&self.evidence.names, &self.evidence.calls);
+            let about = turn.map_or(About::Session, |(turn, known)| About::Catalogue(turn, known));
+            let names = self.evidence.names.iter().map(AsRef::as_ref);
             let known = memory.settings_by_name().map(|(name, _)| name).filter(|name| name.contains('.'));
-            let (probe, bytes) = Probe::ask(known.chain(names.iter().map(AsRef::as_ref)), calls, about);
+            let functions = self.group.habits.catalogue.functions();
+            let calls = self.evidence.calls.clone();
+            let (probe, bytes) = Probe::ask(known.chain(names), calls, functions, about);
             self.evidence.probe = Some(probe);
             crate::observe::count(&self.counters.links_probed);
             // A simple query drops it.
@@ -318,6 +322,7 @@ impl Pooled {
         let (read, answer) = probe.read(bytes, has, news);
         let asked = match answer {
             Answer::Unfinished => return (read, Asked::Unfinished),
+            Answer::Again(bytes) => return (read, Asked::Again(bytes)),
             Answer::Found(found) => {
                 self.learn_found(found, memory);
                 Asked::Known
@@ -350,8 +355,11 @@ impl Pooled {
     }
 
     fn learn_found(&mut self, found: Found, memory: &mut Memory) {
-        if let Some((turn, unseen)) = found.unseen {
-            self.group.habits.catalogue.says(turn, unseen);
+        if let Some((turn, known)) = found.unseen {
+            self.group.habits.catalogue.says(turn, known);
+        }
+        if let Some(functions) = found.functions {
+            self.group.habits.catalogue.has_functions(functions);
         }
         if self.mode != PoolMode::Auto {
             return;

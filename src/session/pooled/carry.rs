@@ -77,6 +77,10 @@ impl Relay {
             self.facts.set_ties(pooled.ties().bits());
             return match asked {
                 Asked::Unfinished => None,
+                Asked::Again(bytes) => {
+                    self.to_server.push(&bytes);
+                    None
+                }
                 Asked::Known => {
                     // What came with it is the client's.
                     self.look_at_server = !self.server_in.is_empty();

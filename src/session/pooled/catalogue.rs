@@ -1,13 +1,16 @@
 //! What statements may do without a word, by the catalogue of their database: what triggers, rules, views,
 //! defaults, policies and functions call.
 //!
-//! It is asked for once a minute, and after changes that come by here. Until it has answered, anything may be
-//! there. Bodies of functions are read as texts; what the server keeps parsed, as the numbers of functions in it.
+//! It is asked for once a minute, and after changes that come by here; until it has answered, anything may be
+//! there. As reading it may take long, it is asked for its version first ([`VERSION`]): most changes are of other
+//! things, such as temporary tables. Bodies of functions are read as texts; what the server keeps parsed, as the numbers
+//! of functions in it.
 
+use super::functions::Functions;
 use crate::base::Moment;
 use std::ops::BitOr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// For how long the catalogue's word counts.
@@ -46,11 +49,25 @@ impl BitOr for Unseen {
     }
 }
 
+/// What was in a version of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// As the server says it.
+    pub version: Box<str>,
+    /// What is there.
+    pub unseen: Unseen,
+}
+
+/// Versions of functions are numbered for the whole process.
+static ERAS: AtomicU64 = AtomicU64::new(1);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Catalogue {
     unseen: AtomicU8,
     asked: Mutex<Asked>,
+    /// The number of the version of its functions.
+    era: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +76,11 @@ struct Asked {
     at: Option<Moment>,
     /// How often something has changed.
     changes: u64,
+    /// What it has said last.
+    known: Option<Known>,
+    /// The version of its functions, and what their bodies have said, if that was not too much.
+    version: Box<str>,
+    functions: Arc<Functions>,
 }
 
 /// Somebody's turn to ask.
@@ -69,7 +91,11 @@ pub struct Turn {
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { unseen: u8::MAX.into(), asked: Mutex::default() }
+        Self {
+            unseen: u8::MAX.into(),
+            asked: Mutex::default(),
+            era: ERAS.fetch_add(1, Ordering::Relaxed).into(),
+        }
     }
 }
 
@@ -82,22 +108,43 @@ impl Catalogue {
         Unseen(self.unseen.load(Ordering::Relaxed)).has(unseen)
     }
 
-    /// Whether it is the caller's turn to ask.
-    pub fn turn(&self, now: Moment) -> Option<Turn> {
+    /// Whether it is the caller's turn to ask, and what was there the last time.
+    pub fn turn(&self, now: Moment) -> Option<(Turn, Option<Known>)> {
         let mut asked = self.asked.lock().expect("no holder of the catalogue panics");
         let is_due = asked.at.is_none_or(|at| now.since(at) > FRESH);
         is_due.then(|| {
             asked.at = Some(now);
-            Turn { changes: asked.changes }
+            (Turn { changes: asked.changes }, asked.known.clone())
         })
     }
 
     /// It was asked. What has changed meanwhile is not in the answer.
-    pub fn says(&self, turn: Turn, unseen: Unseen) {
-        let asked = self.asked.lock().expect("no holder of the catalogue panics");
+    pub fn says(&self, turn: Turn, known: Known) {
+        let mut asked = self.asked.lock().expect("no holder of the catalogue panics");
         if asked.changes == turn.changes {
-            self.unseen.store(unseen.0, Ordering::Relaxed);
+            self.unseen.store(known.unseen.0, Ordering::Relaxed);
         }
+        asked.known = Some(known);
+    }
+
+    /// What the bodies of its functions have said last.
+    pub fn functions(&self) -> Arc<Functions> {
+        self.asked.lock().expect("no holder of the catalogue panics").functions.clone()
+    }
+
+    /// They say this now.
+    pub fn has_functions(&self, functions: Functions) {
+        let mut asked = self.asked.lock().expect("no holder of the catalogue panics");
+        if asked.version != functions.version {
+            asked.version = functions.version.clone();
+            self.era.store(ERAS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        asked.functions = functions.remembered().unwrap_or_default();
+    }
+
+    /// A number of the version of its functions, and of no other database's.
+    pub fn era(&self) -> u64 {
+        self.era.load(Ordering::Relaxed)
     }
 
     /// A transaction that has changed something is over: until it was asked, last values of sequences may be
@@ -111,9 +158,26 @@ impl Catalogue {
     }
 }
 
-/// Behind everything else that is asked, within the same transaction: its one row has one column, an
-/// [`Unseen`]. To compile it would take longer than to execute it.
-pub const QUESTION: &str = r#"; SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
+/// The version of all that [`question`] reads, an expression: a sum over rows, without what is long in them. What a temporary
+/// table makes is not among it, unless it has defaults or checks.
+pub const VERSION: &str = "(SELECT pg_catalog.count(*)::text || ' ' || COALESCE(pg_catalog.sum( \
+     pg_catalog.hashint8extended(id::bigint << 32 | version, 0)), 0)::text FROM ( \
+     SELECT oid AS id, xmin::text::bigint AS version FROM pg_catalog.pg_proc WHERE oid >= 16384 \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_rewrite WHERE oid >= 16384 \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_trigger \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_policy \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_constraint WHERE oid >= 16384 AND conbin IS NOT NULL \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_attrdef WHERE oid >= 16384 \
+     UNION ALL SELECT oid, xmin::text::bigint FROM pg_catalog.pg_type WHERE oid >= 16384 AND typdefaultbin IS NOT NULL \
+     UNION ALL SELECT objid, refobjid::bigint FROM pg_catalog.pg_depend \
+     WHERE refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) AS versions)";
+
+/// One row: `c`, the version of what was read, and an [`Unseen`]. To compile it would take longer than to execute it.
+pub fn question() -> String {
+    QUESTION.replace("$version", VERSION)
+}
+
+const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
      p.prosqlbody::text AS tree, l.lanname NOT IN ('sql', 'plpgsql') AS is_unread
      FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
      WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')),
@@ -139,7 +203,7 @@ pub const QUESTION: &str = r#"; SET LOCAL jit = off; WITH RECURSIVE mine AS MATE
      UNION ALL SELECT 'insert', typdefaultbin::text FROM pg_catalog.pg_type WHERE oid >= 16384
      UNION ALL SELECT 'call', tree FROM mine) AS trees
      WHERE tree ~ ':funcid (1574|1575|1576|1599|1765|2078|2559|288[0-9]) ')
-     SELECT CASE WHEN EXISTS (SELECT FROM unseen WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
+     SELECT 'c', $version, CASE WHEN EXISTS (SELECT FROM unseen WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
      OR prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$)
      OR EXISTS (SELECT FROM trees WHERE by <> 'call' AND tree ~ ':funcid (1599|2078|288[0-9]) ')
      THEN 1 ELSE 0 END
@@ -163,15 +227,17 @@ mod tests {
         let catalogue = Catalogue::default();
         let now = Moment::default() + FRESH;
         assert!(catalogue.has(Unseen::LEAVES) && catalogue.has(Unseen::ASKS));
-        let turn = catalogue.turn(now).unwrap();
-        assert_eq!(catalogue.turn(now), None);
-        catalogue.says(turn, Unseen::ASKS);
+        let known = |unseen| Known { version: "1 2".into(), unseen };
+        let (turn, nothing) = catalogue.turn(now).unwrap();
+        assert_eq!((nothing, catalogue.turn(now)), (None, None));
+        catalogue.says(turn, known(Unseen::ASKS));
         assert!(catalogue.has(Unseen::ASKS) && !catalogue.has(Unseen::LEAVES | Unseen::ADVANCES));
         assert_eq!(catalogue.turn(now + FRESH), None);
-        let turn = catalogue.turn(now + FRESH + FRESH).unwrap();
+        let (turn, last) = catalogue.turn(now + FRESH + FRESH).unwrap();
+        assert_eq!(last, Some(known(Unseen::ASKS)));
         // What was asked before the change does not tell of it.
         catalogue.has_changed();
-        catalogue.says(turn, Unseen::default());
+        catalogue.says(turn, known(Unseen::default()));
         assert!(catalogue.has(Unseen::ADVANCES));
         assert!(catalogue.turn(now).is_some());
     }

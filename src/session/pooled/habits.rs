@@ -8,6 +8,8 @@
 //! And what the catalogue of their database says ([`super::catalogue`]).
 
 use super::catalogue::Catalogue;
+use crate::sql::footprint::shape;
+use crate::sys::hash;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +28,8 @@ pub struct Habits {
     silent: AtomicU32,
     /// Clients that compare what their back end has counted.
     watchers: AtomicUsize,
+    /// The number of this user in this database.
+    number: u64,
     /// What is known of the database.
     pub catalogue: Arc<Catalogue>,
 }
@@ -45,20 +49,22 @@ pub struct AllHabits(Mutex<Known>);
 struct Known {
     habits: HashMap<Whose, Arc<Habits>>,
     catalogues: HashMap<Vec<u8>, Arc<Catalogue>>,
+    last: u64,
 }
 
 impl AllHabits {
     /// Those of one user in one database.
     pub fn of(&self, user: &str, database: &[u8]) -> Arc<Habits> {
         let mut all = self.0.lock().expect("no holder of the habits panics");
-        let Known { habits, catalogues } = &mut *all;
+        let Known { habits, catalogues, last } = &mut *all;
         if habits.len() > KEPT_MAX {
             habits.retain(|_, habits| Arc::strong_count(habits) > 1);
             catalogues.retain(|_, catalogue| Arc::strong_count(catalogue) > 1);
         }
         let fresh = || {
             let catalogue = catalogues.entry(database.to_owned()).or_default().clone();
-            Arc::new(Habits { catalogue, ..Habits::default() })
+            *last += 1;
+            Arc::new(Habits { number: *last, catalogue, ..Habits::default() })
         };
         habits.entry((user.to_owned(), database.to_owned())).or_insert_with(fresh).clone()
     }
@@ -80,6 +86,12 @@ impl Habits {
     pub fn has_been_silent(&self, transactions: u32) {
         let more = |silent: u32| (silent < ENOUGH).then(|| silent.saturating_add(transactions).min(ENOUGH));
         let _ = self.silent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// A number on this thread for all texts that do the same for this user as the functions of the database are
+    /// now: those that differ only in their constants.
+    pub fn shape(&self, text: &[u8]) -> u64 {
+        hash(&(shape(text), self.number, self.catalogue.era()))
     }
 
     /// Whether some client compares what its back end has counted: log-ins have to count, too.

@@ -27,6 +27,7 @@ mod carry;
 mod catalogue;
 mod described;
 mod execute;
+mod functions;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod habits;

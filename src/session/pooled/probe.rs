@@ -1,6 +1,7 @@
 //! Asking the server what a session has left on its link.
 
-use super::catalogue::{self, Turn, Unseen};
+use super::catalogue::{self, Known, Turn, Unseen};
+use super::functions::{self, Functions};
 use super::has::Has;
 use super::prepare::{put_query, reported};
 use super::ties::Ties;
@@ -11,9 +12,10 @@ use crate::sql::quote::{quote_ident, quote_literal};
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::report::Report;
 use bytes::Bytes;
+use std::sync::Arc;
 
-/// The first row has the ties, the role and the session's user, the others have settings; where the catalogue
-/// is asked about, the last one has its answer.
+/// The first row has the ties, the role, the session's user and the version of the functions, those with two columns have
+/// settings. Three columns are a kind, a name and a value.
 const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN 0 \
      WHEN EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
      THEN 1 ELSE 0 END \
@@ -23,33 +25,10 @@ const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN
      + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 8 ELSE 0 END \
      + CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 16 ELSE 0 END";
 
-/// What follows the ties.
-const SETTINGS: &str = ", pg_catalog.current_setting('role'), session_user; \
-     SELECT name, setting FROM pg_catalog.pg_settings \
+/// Settings that the server lists, and then those of applications, which are in no list of its: they are asked for by
+/// their names.
+const SETTINGS: &str = "; SELECT name, setting FROM pg_catalog.pg_settings \
      WHERE source = 'session' AND name NOT LIKE 'transaction!_%' ESCAPE '!' ORDER BY name";
-
-/// Settings of applications are in no list of the server: they are asked for by their names. Functions
-/// of users have them in their bodies; more names follow.
-const CUSTOM: &str = r#"; SELECT name, pg_catalog.current_setting(name, true) FROM
-    (SELECT DISTINCT pg_catalog.lower(found[1]) AS name FROM pg_catalog.pg_proc AS p
-    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang,
-    LATERAL pg_catalog.regexp_matches(p.prosrc,
-    $re$(?:set_config\s*\(\s*'+|\mset\s+(?:session\s+)?)"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)$re$, 'gi')
-    AS found WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')"#;
-
-/// Whether some of the functions called, or one that they call, may keep something in its back end: not
-/// written in SQL or PL/pgSQL, and declared neither free of side effects nor fit for parallel workers,
-/// which "may not access backend-local state" ("Parallel Labeling for Functions and Aggregates").
-const CALLS: &str = "
-     + CASE WHEN EXISTS (WITH RECURSIVE mine AS MATERIALIZED (SELECT p.proname::text, p.prosrc,
-     l.lanname IN ('sql', 'plpgsql') AS is_read FROM pg_catalog.pg_proc AS p
-     JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname <> 'internal'
-     AND (l.lanname IN ('sql', 'plpgsql') OR p.provolatile = 'v' AND p.proparallel <> 's')),
-     called AS (SELECT * FROM mine WHERE proname = ANY (ARRAY[";
-/// What follows the names.
-const CALLED: &str = "]::text[]) UNION SELECT mine.* FROM called, mine
-     WHERE called.is_read AND pg_catalog.strpos(called.prosrc, mine.proname) > 0)
-     SELECT FROM called WHERE NOT is_read) THEN 32 ELSE 0 END";
 
 /// Names that are asked for beside those that are known.
 const NAMES_MAX: usize = 32;
@@ -68,12 +47,14 @@ pub struct Found {
     pub settings: Vec<Made>,
     /// Who the session's user is.
     pub session_user: String,
+    /// What the bodies of functions say, if it is news.
+    pub functions: Option<Functions>,
     /// What can be done without a word, by the catalogue.
-    pub unseen: Option<(Turn, Unseen)>,
+    pub unseen: Option<(Turn, Known)>,
 }
 
 /// A question on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Probe {
     found: Found,
     rows: usize,
@@ -81,16 +62,25 @@ pub struct Probe {
     /// A cancel of the client's has met the question.
     was_cancelled: bool,
     about: About,
+    /// What is known of functions.
+    functions: Arc<Functions>,
+    /// The version that they have now.
+    version: String,
+    /// The version that the catalogue has now.
+    catalogue: Option<String>,
+    /// Names of functions that were called.
+    calls: Vec<Box<str>>,
+    /// What is not known is being asked.
+    goes_on: bool,
 }
 
 /// What is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
     /// This session.
-    #[default]
     Session,
-    /// Also the catalogue.
-    Catalogue(Turn),
+    /// Also the catalogue, of which this is known.
+    Catalogue(Turn, Option<Known>),
 }
 
 /// What has come of it.
@@ -98,6 +88,8 @@ pub enum About {
 pub enum Answer {
     /// More has to come.
     Unfinished,
+    /// These bytes have to be sent: bodies of functions, or the catalogue, are not what was known.
+    Again(Vec<u8>),
     /// All of it.
     Found(Found),
     /// The server did not say.
@@ -115,26 +107,39 @@ impl Probe {
     /// send.
     pub fn ask<'a>(
         names: impl Iterator<Item = &'a str>,
-        calls: &[Box<str>],
+        calls: Vec<Box<str>>,
+        functions: Arc<Functions>,
         about: About,
     ) -> (Self, Vec<u8>) {
         let mut text = QUESTION.to_owned();
-        if !calls.is_empty() {
-            let calls: Vec<String> = calls.iter().map(|name| quote_literal(name)).collect();
-            text.extend([CALLS, &calls.join(","), CALLED]);
+        text.extend([", pg_catalog.current_setting('role'), session_user, ", functions::VERSION, SETTINGS]);
+        let settings = functions.settings.iter().map(|name| quote_literal(name));
+        let names = names.map(quote_literal).chain(settings).collect::<Vec<_>>().join(",");
+        if !names.is_empty() {
+            text.push_str(
+                "; SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(ARRAY[",
+            );
+            text.push_str(&names);
+            text.push_str("]::text[]) AS name WHERE pg_catalog.current_setting(name, true) <> ''");
         }
-        text.extend([SETTINGS, CUSTOM]);
-        for name in names {
-            text.push_str(" UNION SELECT ");
-            text.push_str(&quote_literal(name));
-        }
-        text.push_str(") AS names WHERE pg_catalog.current_setting(name, true) <> ''");
         if about != About::Session {
-            text.push_str(catalogue::QUESTION);
+            text.extend(["; SELECT 'w', ", catalogue::VERSION, ", ''"]);
         }
         let mut bytes = Vec::new();
         put_query(&mut bytes, &text);
-        (Self { about, ..Self::default() }, bytes)
+        let probe = Self {
+            found: Found::default(),
+            rows: 0,
+            failed: false,
+            was_cancelled: false,
+            about,
+            functions,
+            version: String::new(),
+            catalogue: None,
+            calls,
+            goes_on: false,
+        };
+        (probe, bytes)
     }
 
     /// Reads the answer; says how many of the bytes were read. Notifications may stand between: they are
@@ -168,7 +173,7 @@ impl Probe {
                 }
                 b'Z' if self.was_cancelled => return (at, Answer::Cancelled),
                 b'Z' if self.failed || self.rows == 0 => return (at, Answer::Unknown),
-                b'Z' => return (at, Answer::Found(std::mem::take(&mut self.found))),
+                b'Z' => return (at, self.on_end()),
                 _ => {}
             }
         }
@@ -178,32 +183,85 @@ impl Probe {
         let values = values(body).unwrap_or_default();
         self.rows += 1;
         match (self.rows, values.as_slice()) {
-            (1, [bits, role, user]) => {
+            (1, [bits, role, user, version]) => {
                 match bits.parse() {
                     Ok(bits) => self.found.ties = Ties::from_answer(bits),
                     Err(_) => self.failed = true,
                 }
                 user.clone_into(&mut self.found.session_user);
+                version.clone_into(&mut self.version);
                 if role != "none" {
                     let text = format!("SET ROLE {}", quote_ident(role)).into();
                     self.found.settings.push(("role".into(), text));
                 }
             }
             (1, _) => self.failed = true,
-            (_, [unseen]) => match (self.about, unseen.parse()) {
-                (About::Catalogue(turn), Ok(bits)) => {
-                    self.found.unseen = Some((turn, Unseen::from_answer(bits)));
-                }
-                (About::Session, _) | (_, Err(_)) => self.failed = true,
-            },
-            (_, [name, value]) => {
-                let (quoted, value) = (quote_literal(name), quote_literal(value));
-                let text = format!("SELECT pg_catalog.set_config({quoted}, {value}, false)").into();
-                // The role last: it may be allowed to set less.
-                self.found.settings.insert(0, (name.to_lowercase().into(), text));
-            }
+            (_, [name, value]) => self.on_setting(name, value),
+            (_, [kind, name, value]) => self.on_news(kind, name, value),
             (_, _) => self.failed = true,
         }
+    }
+
+    fn on_setting(&mut self, name: &str, value: &str) {
+        let key = name.to_lowercase().into_boxed_str();
+        if self.found.settings.iter().any(|(known, _)| *known == key) {
+            return;
+        }
+        let (quoted, value) = (quote_literal(name), quote_literal(value));
+        let text = format!("SELECT pg_catalog.set_config({quoted}, {value}, false)").into();
+        // The role last: it may be allowed to set less.
+        self.found.settings.insert(0, (key, text));
+    }
+
+    fn on_news(&mut self, kind: &str, name: &str, value: &str) {
+        match (kind, &self.about) {
+            ("v", _) => self.news().version = name.into(),
+            ("f", _) => self.news().keeps(name),
+            ("s", _) => {
+                self.news().makes(name);
+                if !value.is_empty() {
+                    self.on_setting(name, value);
+                }
+            }
+            ("w", _) => self.catalogue = Some(name.to_owned()),
+            ("c", About::Catalogue(turn, _)) if let Ok(bits) = value.parse() => {
+                let known = Known { version: name.into(), unseen: Unseen::from_answer(bits) };
+                self.found.unseen = Some((*turn, known));
+            }
+            _ => self.failed = true,
+        }
+    }
+
+    fn news(&mut self) -> &mut Functions {
+        self.found.functions.get_or_insert_default()
+    }
+
+    /// The server has answered: either it is what was known, or what is not known is asked for.
+    fn on_end(&mut self) -> Answer {
+        if !std::mem::replace(&mut self.goes_on, true) {
+            let is_new = *self.version != *self.functions.version;
+            let mut questions = Vec::new();
+            if is_new {
+                questions.push(functions::question());
+            }
+            match (&self.about, self.catalogue.take()) {
+                (About::Catalogue(turn, Some(known)), Some(version)) if *known.version == version => {
+                    self.found.unseen = Some((*turn, known.clone()));
+                }
+                (About::Catalogue(..), _) => questions.push(catalogue::question()),
+                (About::Session, _) => {}
+            }
+            if !questions.is_empty() {
+                let mut bytes = Vec::new();
+                put_query(&mut bytes, &questions.join(";"));
+                return Answer::Again(bytes);
+            }
+        }
+        let functions = self.found.functions.as_ref().unwrap_or(&self.functions);
+        if functions.some_keep(&self.calls) || self.functions.some_keep(&self.calls) {
+            self.found.ties |= Ties::FUNCTION;
+        }
+        Answer::Found(std::mem::take(&mut self.found))
     }
 }
 
@@ -289,7 +347,7 @@ mod tests {
             [b"E", &length.to_be_bytes()[..], &body, b"Z\0\0\0\x05I"].concat()
         };
         for (code, is_cancelled) in [(b"57014", true), (b"42501", false)] {
-            let (mut probe, _) = Probe::ask(std::iter::empty(), &[], About::Session);
+            let (mut probe, _) = Probe::ask(std::iter::empty(), Vec::new(), Arc::default(), About::Session);
             let has = &mut Has::of_test();
             let (_, answer) = probe.read(&error(code), has, &mut Vec::new());
             assert_eq!(matches!(answer, Answer::Cancelled), is_cancelled, "{answer:?}");

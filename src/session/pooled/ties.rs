@@ -60,10 +60,9 @@ impl Ties {
     ];
 
     /// The first bits, as the server's answer counts them: in the order of the constants, up to
-    /// [`Ties::PREPARE`], and then [`Ties::FUNCTION`].
+    /// [`Ties::PREPARE`].
     pub fn from_answer(bits: u32) -> Ties {
-        let function = if bits & 0x20 == 0 { Ties::NONE } else { Ties::FUNCTION };
-        Ties(bits & 0x1f) | function
+        Ties(bits & 0x1f)
     }
 
     /// As a number.
@@ -137,7 +136,6 @@ mod tests {
             let tie = Ties::from(1 << bit);
             assert!(tie.reason().is_some() && !tie.to_string().is_empty(), "{bit}");
         }
-        assert_eq!(Ties::from_answer(0xdf), Ties::from(0x1f));
-        assert_eq!(Ties::from_answer(0x20), Ties::FUNCTION);
+        assert_eq!(Ties::from_answer(0xff), Ties::from(0x1f));
     }
 }
