@@ -281,7 +281,9 @@ impl Session {
                 () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false).await,
                 () = &mut notice, if !was_told => was_told = true,
             }
-            self.say_that_it_waits().await?;
+            if !self.relay.pooled.as_mut().is_some_and(|it| it.told_that_it_waits()) {
+                self.say_that_it_waits().await?;
+            }
         };
         self.on_no_link(NoLink::Refused(refused)).await
     }
@@ -291,6 +293,9 @@ impl Session {
         match no_link {
             NoLink::Refused(complaint) => {
                 count(&self.shared.counters.statements_refused);
+                if let Some(pooled) = &mut self.relay.pooled {
+                    pooled.has_waited();
+                }
                 self.refuse_next(&complaint).await
             }
             NoLink::Ended(bytes) | NoLink::ServerFull(bytes) => {

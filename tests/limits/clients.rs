@@ -109,7 +109,14 @@ async fn who_waits_with_a_statement_is_told_so_once() {
                 first.query("commit").await;
                 first.until(b'Z').await;
             }
-            _ => drop(admin.simple_query("RESUME").await.unwrap()),
+            _ => {
+                // It goes on waiting, for a server that does not answer yet.
+                server.freeze().unwrap();
+                admin.simple_query("RESUME").await.unwrap();
+                let again = tokio::time::timeout(Duration::from_millis(900), second.message()).await;
+                server.thaw();
+                assert!(again.is_err(), "{round}: {again:?}");
+            }
         }
         let tags: Vec<_> = second.until(b'Z').await.into_iter().map(|(tag, _)| tag).collect();
         assert_eq!(tags, b"TDCZ", "{round}");

@@ -98,6 +98,8 @@ pub struct Pooled {
     evidence: Evidence,
     /// Its place in line.
     ticket: Option<Ticket>,
+    /// The client was told that it waits: once, however often it gets in line with the same statement.
+    knows_it_waits: bool,
     /// The link is being made fit.
     preparation: Option<Preparation>,
     /// A statement is being made on the link for a query.
@@ -192,6 +194,7 @@ impl Pooled {
             footprint: Footprint::CLEAN,
             evidence: Evidence::default(),
             ticket: None,
+            knows_it_waits: false,
             preparation: None,
             bringing: Bringing::Nothing,
             way: map.way(),
@@ -284,8 +287,18 @@ impl Pooled {
     }
 
     /// Whether the client is to be told that it waits in line.
-    pub fn takes_notice(&self) -> bool {
-        self.ticket.as_ref().is_some_and(Ticket::takes_notice)
+    pub fn takes_notice(&mut self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::takes_notice) && !self.told_that_it_waits()
+    }
+
+    /// The client is told that it waits; whether it was told before.
+    pub fn told_that_it_waits(&mut self) -> bool {
+        std::mem::replace(&mut self.knows_it_waits, true)
+    }
+
+    /// The client's statement waits no more.
+    pub fn has_waited(&mut self) {
+        self.knows_it_waits = false;
     }
 
     /// Gives up the place in line.
@@ -298,6 +311,7 @@ impl Pooled {
     fn begin(&mut self, mut link: Linked) -> Linked {
         self.cancel.point_to(link.lease.cancel_target());
         self.footprint = Footprint::CLEAN;
+        self.has_waited();
         if self.was.replace(self.way).is_some_and(|was| was != self.way) {
             count(&self.counters.sessions_moved);
         }
