@@ -3,6 +3,8 @@
 //!
 //! `xtask/regress.sh` fetches them for the installed server; they are not part of this repository.
 //! `REGRESS_MODES` names the modes of the pool to run, separated by commas; default: session,auto.
+//! `REGRESS_POOL_SIZE` is the number of server connections; default: 8 in the pooled modes, the proxy's own in
+//! session mode.
 
 use cloud_mirror::lab::{Cluster, Proxy, SUPERUSER, SocketAuth};
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,10 +189,14 @@ async fn compare(kind: Kind, modes: &str) {
         let binary = Path::new(env!("CARGO_BIN_EXE_cloud-mirror"));
         let url = cluster.url(SUPERUSER, kind.database);
         let mut arguments = vec!["--local", &url, "--auth", "trust", "--pool-mode", mode];
-        if mode != "session" {
-            arguments.extend(["--pool-size", POOL_SIZE]);
+        let size = std::env::var("REGRESS_POOL_SIZE").ok();
+        let size = size.or((mode != "session").then(|| POOL_SIZE.to_owned()));
+        if let Some(size) = &size {
+            arguments.extend(["--pool-size", size]);
         }
-        let proxy = Proxy::new(binary, &arguments).unwrap();
+        // psql shows notices, and how long a client waits is not of the suite.
+        let silence = "CLOUD_MIRROR__POOL__QUERY_WAIT_NOTIFY";
+        let proxy = Proxy::new(binary, &arguments).unwrap().variable(silence, "0s");
         proxy.start().await.unwrap();
         let started = Instant::now();
         let through = suite.run(&cluster, proxy.port());
