@@ -164,7 +164,11 @@ pub(super) fn put(line: &Line, ours: &'static str, turn: Turn, out: &mut Out, no
         // An empty list is what it is without the key.
         Ok(Ours::List(names)) if names.is_empty() => {}
         Ok(value) => out.put(ours, value, ""),
-        Err(why) => notes.add(Weight::Problem, Some(&line.at), format!("{}: {why}", line.key)),
+        Err(why) => {
+            notes.add(Weight::Problem, Some(&line.at), format!("{}: {why}", line.key));
+            // As it is: a configuration with a mistake is not one without the setting.
+            out.put(ours, Ours::Text(line.value.clone()), "");
+        }
     }
 }
 
@@ -205,6 +209,7 @@ fn users(lines: &[Line], out: &mut Out, notes: &mut Notes) {
                     Err(why) => {
                         let text = format!("user {}: {key}: {why}", line.key);
                         notes.add(Weight::Problem, Some(&line.at), text);
+                        out.put_own("user", &line.key, ours, Ours::Text(value));
                     }
                 },
                 None => {

@@ -82,7 +82,10 @@ pub fn databases(
     out.put("upstream.local.host", Ours::Text(server.host.clone()), "");
     match server.port.parse::<u16>() {
         Ok(port) => out.put("upstream.local.port", Ours::Bare(port.to_string()), ""),
-        Err(_) => notes.add(Weight::Problem, None, format!("{:?} is no port", server.port)),
+        Err(_) => {
+            notes.add(Weight::Problem, None, format!("{:?} is no port", server.port));
+            out.put("upstream.local.port", Ours::Text(server.port.clone()), "");
+        }
     }
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         entries.iter().partition(|entry| entry.server.place() == server.place());
@@ -310,7 +313,10 @@ fn limits(entry: &Entry<'_>, auth_user: Option<&str>, out: &mut Out, notes: &mut
             }
             (Some((ours, turn)), _) => match turned(turn, value) {
                 Ok(value) => out.put_own("database", name, ours, value),
-                Err(why) => notes.add(Weight::Problem, at, format!("database {name}: {key}: {why}")),
+                Err(why) => {
+                    notes.add(Weight::Problem, at, format!("database {name}: {key}: {why}"));
+                    out.put_own("database", name, ours, Ours::Text(value.clone()));
+                }
             },
             (None, "host" | "port") => {}
             (None, "auth_user") if auth_user == Some(value.as_str()) => {}

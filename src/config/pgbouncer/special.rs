@@ -61,6 +61,7 @@ fn tls(settings: &Settings<'_>, around: &Around<'_>, out: &mut Out, notes: &mut 
         "require" | "verify-ca" | "verify-full" => "require",
         _ => {
             let at = settings.line("client_tls_sslmode").map(|line| &line.at);
+            out.put("listen.tls", text(mode), "");
             return notes.add(Weight::Problem, at, format!("client_tls_sslmode: {mode:?} is not known"));
         }
     };
@@ -109,7 +110,7 @@ pub fn auth(
         }
         other => {
             notes.add(Weight::Problem, at, format!("auth_type: {other:?} is not known"));
-            "scram-sha-256"
+            other
         }
     };
     if kind != "hba" {
