@@ -58,26 +58,29 @@ impl Desk {
     /// Carries out a command that shows nothing.
     pub(super) async fn carry_out(&self, command: Pooler, interrupt: Interrupt) -> Done {
         match command {
-            Pooler::Pause { database } => self.pause(Which::of(database)?, &interrupt).await,
+            Pooler::Pause { database } => self.pause(self.served(database)?, &interrupt).await,
             Pooler::Resume { database } => self.resume(&Which::of(database)?),
             Pooler::Reconnect { database } => {
-                self.retire(&Which::of(database)?);
+                self.retire(&self.served(database)?);
                 Ok(Vec::new())
             }
             Pooler::WaitClose { database } => {
-                let which = Which::of(database)?;
+                let which = self.served(database)?;
                 self.wait(&interrupt, || self.retired(&which) == 0).await?;
                 Ok(Vec::new())
             }
-            Pooler::Disable { database } => self.change_one(database, |halts, name| {
-                halts.disabled.insert(name);
-            }),
+            Pooler::Disable { database } => {
+                self.served(Some(database.clone()))?;
+                self.change_one(database, |halts, name| {
+                    halts.disabled.insert(name);
+                })
+            }
             Pooler::Enable { database } => self.change_one(database, |halts, name| {
                 halts.disabled.remove(&name);
             }),
             Pooler::Shutdown(how) => self.shut_down(how, &interrupt).await,
             Pooler::Set { key, value } => self.set(&key, &value),
-            Pooler::Kill { database } => self.kill(&Which::of(database)?),
+            Pooler::Kill { database } => self.kill(&self.served(database)?),
             Pooler::KillClient { id } => match self.0.clients().find(id) {
                 Some(client) => {
                     client.order(Order::Kill);
@@ -88,6 +91,18 @@ impl Desk {
             },
             Pooler::Suspend => self.suspend(&interrupt).await,
             Pooler::Show(table) => unreachable!("SHOW {} is answered elsewhere", table.word()),
+        }
+    }
+
+    /// Databases that clients can ask for. What stops is refused for others, as PgBouncer does it: a name that is
+    /// mistyped stops nothing. What was stopped can be resumed though it is served no more.
+    fn served(&self, name: Option<String>) -> Result<Which, ConsoleError> {
+        let which = Which::of(name)?;
+        match &which {
+            Which::One(name) if self.0.routes.map().names.on_server(name.as_str().as_bytes()).is_none() => {
+                Err(ConsoleError::new(sqlstate::UNDEFINED_DATABASE, format!("no such database: {name}")))
+            }
+            Which::One(_) | Which::All => Ok(which),
         }
     }
 

@@ -55,11 +55,18 @@ async fn an_ini_file_is_enough() {
     std::fs::write(&ini, text.replace("default_pool_size = 7", "default_pool_size = 9")).unwrap();
     console(&proxy, "RELOAD").await;
     assert!(console(&proxy, "SHOW CONFIG").await.contains("default_pool_size|9|20|yes"));
-    std::fs::write(&ini, text.replace("default_pool_size = 7", "pool_mode = both")).unwrap();
-    let (_, errors) =
-        super::running::said(super::running::psql(&proxy, &["\\set VERBOSITY verbose", "RELOAD"])).await;
-    assert!(errors.contains("F0000"), "{errors}");
-    assert!(console(&proxy, "SHOW CONFIG").await.contains("default_pool_size|9|20|yes"));
+    for mistake in ["pool_mode = both", "default_pool_size = many", "auth_type = scram"] {
+        std::fs::write(&ini, text.replace("default_pool_size = 7", mistake)).unwrap();
+        let (_, errors) =
+            super::running::said(super::running::psql(&proxy, &["\\set VERBOSITY verbose", "RELOAD"])).await;
+        assert!(errors.contains("F0000"), "{mistake}: {errors}");
+        assert!(console(&proxy, "SHOW CONFIG").await.contains("default_pool_size|9|20|yes"), "{mistake}");
+    }
+    // A name that is not served is mistyped.
+    for command in ["PAUSE shopp", "DISABLE shopp", "KILL shopp", "RECONNECT shopp", "WAIT_CLOSE shopp"] {
+        let (_, errors) = super::running::said(super::running::psql(&proxy, &[command])).await;
+        assert!(errors.contains("no such database: shopp"), "{command}: {errors}");
+    }
 }
 
 #[tokio::test]
