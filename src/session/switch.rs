@@ -267,6 +267,7 @@ impl Session {
             return self.on_no_link(NoLink::Refused(no_writer(reason.clone()))).await;
         }
         count(&self.shared.counters.holds);
+        self.entry.facts().set_state(ClientState::Waiting, sys::now());
         let patience = self.shared.hold_patience(is_halted);
         let shared = self.shared.clone();
         let mut changing = pin!(wait_for_change(&shared, self.relay.version, patience));
@@ -274,7 +275,11 @@ impl Session {
         let refused = loop {
             tokio::select! {
                 is_changed = &mut changing => match is_changed {
-                    true => return Flow::Continue(()),
+                    true => {
+                        // Before the routes are looked at again: who waits counts as settled.
+                        self.relay.waits_no_more();
+                        return Flow::Continue(());
+                    }
                     false => break no_writer("no server can take statements now"),
                 },
                 () = self.cancel_key.asked() => break cancelled(),
@@ -293,6 +298,7 @@ impl Session {
         match no_link {
             NoLink::Refused(complaint) => {
                 count(&self.shared.counters.statements_refused);
+                self.relay.waits_no_more();
                 if let Some(pooled) = &mut self.relay.pooled {
                     pooled.has_waited();
                 }

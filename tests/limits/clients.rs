@@ -1,6 +1,6 @@
 //! How many clients are let in, and what the others are told.
 
-use crate::stage::{PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, words};
+use crate::stage::{self, PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, words};
 use cloud_mirror::lab::{Proxy, eventually, that};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn who_waits_is_told_so_and_served_in_turn() {
     let mut second = Raw::connect(&proxy).await;
     second.start_up("app", "shop").await;
     let seen = second.until(b'N').await;
-    let [(b'R', ok), (b'N', notice)] = seen.as_slice() else { panic!("{:?}", shown(&seen)) };
+    let [(b'R', ok), (b'N', notice)] = seen.as_slice() else { panic!("{:?}", stage::shown(&seen)) };
     assert_eq!(ok.as_slice(), [0; 4], "AuthenticationOk");
     assert_eq!((field(notice, b'S'), field(notice, b'C')), ("NOTICE".into(), "00000".into()));
     assert_eq!(field(notice, b'M'), "no connection to the server is free yet, waiting for one");
@@ -66,7 +66,7 @@ async fn who_waits_is_told_so_and_served_in_turn() {
     drop(gone);
     drop(first);
     let seen = second.until(b'Z').await;
-    assert!(seen.iter().all(|(tag, _)| *tag != b'R'), "it is welcomed once: {:?}", shown(&seen));
+    assert!(seen.iter().all(|(tag, _)| *tag != b'R'), "it is welcomed once: {:?}", stage::shown(&seen));
     second.query("select 'served'").await;
     second.until(b'Z').await;
     drop(second);
@@ -98,7 +98,7 @@ async fn who_waits_with_a_statement_is_told_so_once() {
         }
         second.query("select 'served'").await;
         let seen = second.until(b'N').await;
-        let [(b'N', notice)] = seen.as_slice() else { panic!("{round}: {:?}", shown(&seen)) };
+        let [(b'N', notice)] = seen.as_slice() else { panic!("{round}: {:?}", stage::shown(&seen)) };
         assert_eq!((field(notice, b'S'), field(notice, b'C')), ("NOTICE".into(), "00000".into()), "{round}");
         assert_eq!(field(notice, b'M'), "no connection to the server is free yet, waiting for one");
         // Nothing tells that it would be told again but time.
@@ -121,6 +121,75 @@ async fn who_waits_with_a_statement_is_told_so_once() {
         let tags: Vec<_> = second.until(b'Z').await.into_iter().map(|(tag, _)| tag).collect();
         assert_eq!(tags, b"TDCZ", "{round}");
     }
+}
+
+/// The columns of one row of a console's table.
+async fn shown(admin: &tokio_postgres::Client, command: &str, columns: &[&str]) -> Vec<String> {
+    let rows = admin.simple_query(command).await.unwrap();
+    let row = rows.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.unwrap_or_else(|| panic!("{command} shows nothing"));
+    columns.iter().map(|column| row.get(*column).unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_with_a_statement_is_shown_as_waiting_and_not_as_idle() {
+    let server = server().await;
+    let keys = [
+        TRUST,
+        ("pool.mode", "transaction"),
+        ("pool.size", "1"),
+        ("pool.user.other.client_idle_timeout", "1s"),
+    ];
+    let proxy = proxy(&server, &keys).await;
+    let admin = client_of(&proxy, "postgres", "pgbouncer").await.unwrap();
+    let counts = async |expected: [&str; 2]| {
+        eventually(PATIENCE, async || {
+            let columns = ["cl_active", "cl_waiting"];
+            that(shown(&admin, "show pools", &columns).await, |seen| *seen == expected)
+        })
+        .await;
+    };
+    // Without a pause, so that it is never idle; it waits for longer than it may be idle.
+    let mut first = Raw::connect(&proxy).await;
+    first.start_up("other", "shop").await;
+    first.query("select pg_sleep(2.5)").await;
+    let is_running =
+        "select count(*) from pg_stat_activity where query like '%sleep(2.5)' and state = 'active'";
+    eventually(PATIENCE, async || that(server.value("postgres", is_running).await?, |count| count == "1"))
+        .await;
+    let mut second = Raw::connect(&proxy).await;
+    second.start_up("other", "shop").await;
+    second.query("select 'served'").await;
+    counts(["1", "1"]).await;
+    for _ in 0..2 {
+        second.until(b'Z').await;
+    }
+    drop((first, second));
+
+    let mut first = Raw::log_in(&proxy, "app", "shop").await;
+    let mut second = Raw::log_in(&proxy, "app", "shop").await;
+    first.query("begin").await;
+    first.until(b'Z').await;
+    second.query("select 1").await;
+    counts(["1", "1"]).await;
+    first.query("commit").await;
+    first.until(b'Z').await;
+    second.until(b'Z').await;
+    counts(["2", "0"]).await;
+    admin.simple_query("PAUSE").await.unwrap();
+    second.query("select 1").await;
+    counts(["1", "1"]).await;
+    first.query("select 1").await;
+    counts(["0", "2"]).await;
+    assert_eq!(shown(&admin, "show clients", &["state"]).await, ["waiting"]);
+    admin.simple_query("RESUME").await.unwrap();
+    for client in [&mut first, &mut second] {
+        client.until(b'Z').await;
+    }
+    counts(["2", "0"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +222,7 @@ async fn who_does_not_log_in_is_sent_away() {
     let mut halfway = Raw::connect(&proxy).await;
     halfway.start_up("app", "shop").await;
     let seen = halfway.rest().await;
-    assert_eq!(seen.first().map(|(tag, _)| *tag), Some(b'R'), "{:?}", shown(&seen));
+    assert_eq!(seen.first().map(|(tag, _)| *tag), Some(b'R'), "{:?}", stage::shown(&seen));
     let enters = async || client_of(&proxy, "app", "shop").await;
     eventually(PATIENCE, async || Ok(enters().await?.simple_query("select 1").await?)).await;
 }

@@ -4,10 +4,12 @@ use super::auto::{Asked, Verdict};
 use super::prepare::Progress;
 use super::{Side, Taken};
 use crate::base::sqlstate;
+use crate::observe::clients::ClientState;
 use crate::session::linking::NoLink;
 use crate::session::relay::{Exit, Linked, Relay, SCRATCH};
 use crate::session::tell::cancelled;
 use crate::session::walk::{self, ServerWalk};
+use crate::sys;
 use bytes::BytesMut;
 use std::cell::RefCell;
 use std::io;
@@ -189,6 +191,7 @@ impl Relay {
             },
             Taken::InLine => {
                 keep(self);
+                self.facts.set_state(ClientState::Waiting, sys::now());
                 // To be polled in line: whether the client leaves is watched from there.
                 Some(Poll::Ready(None))
             }
@@ -199,8 +202,16 @@ impl Relay {
         }
     }
 
+    /// The client waits for a link no more.
+    pub(in crate::session) fn waits_no_more(&self) {
+        if self.facts.state() == ClientState::Waiting {
+            self.facts.set_state(ClientState::Idle, sys::now());
+        }
+    }
+
     /// Takes a link into use. `Some` when something has to be sent to it and answered first.
     pub(in crate::session) fn use_link(&mut self, mut link: Linked) -> Option<()> {
+        self.waits_no_more();
         let pooled = self.pooled.as_mut()?;
         self.server_walk = ServerWalk::default();
         let preparing = pooled.prepare(&mut link);
