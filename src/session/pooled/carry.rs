@@ -72,10 +72,15 @@ impl Relay {
         let (Some(pooled), Some(link)) = (&mut self.pooled, &mut self.link) else { return None };
         let has = link.has.as_mut()?;
         let mut news = Vec::new();
+        // What stands behind an answer of ours that is over is the client's, and may be all that comes.
+        let mut keep = |behind: &[u8], is_over: bool| {
+            self.server_in.extend_from_slice(behind);
+            self.look_at_server = is_over && !self.server_in.is_empty();
+        };
         if pooled.is_asking() {
             let (read, asked) = pooled.read_probe(bytes, has, &mut self.memory, &mut news);
             self.to_client.push(&news);
-            self.server_in.extend_from_slice(&bytes[read..]);
+            keep(&bytes[read..], matches!(asked, Asked::Known));
             self.facts.set_ties(pooled.ties().bits());
             return match asked {
                 Asked::Unfinished => None,
@@ -84,8 +89,6 @@ impl Relay {
                     None
                 }
                 Asked::Known => {
-                    // What came with it is the client's.
-                    self.look_at_server = !self.server_in.is_empty();
                     // At once: the client's next statement may be there already, and must not find what
                     // the transaction before it has left.
                     self.let_go(cx);
@@ -98,12 +101,11 @@ impl Relay {
         if pooled.is_preparing() {
             let (read, progress) = pooled.read_preparation(bytes, has, &mut news);
             self.to_client.push(&news);
-            self.server_in.extend_from_slice(&bytes[read..]);
+            keep(&bytes[read..], matches!(progress, Progress::Brought | Progress::Done));
             return match progress {
                 Progress::Unfinished => None,
                 Progress::Brought => {
                     self.look_again = true;
-                    self.look_at_server = !self.server_in.is_empty();
                     None
                 }
                 Progress::Done => {
@@ -111,7 +113,6 @@ impl Relay {
                     pooled.tell(has, &mut out);
                     self.to_client.push(&out);
                     self.look_again = true;
-                    self.look_at_server = !self.server_in.is_empty();
                     None
                 }
                 Progress::Again(bytes) => {
