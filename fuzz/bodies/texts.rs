@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(shape(data), shape(data));
     let _ = notice::notice(data);
     let _ = notice::change_of(data);
-    let _ = notice::concerns_idle_links(data);
+    let _ = notice::concerned_links(data);
     let _ = lasting::lasting(data);
     let _ = session::peek(data);
     let _ = session::single_set(data);

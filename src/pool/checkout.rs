@@ -401,6 +401,18 @@ impl Pool {
         self.announce();
     }
 
+    /// Retires the links that are chosen by their user and database at the server, which has changed them, and asks
+    /// anew who is let in.
+    pub fn outdate(&self, chosen: impl Fn(&str, &[u8]) -> bool) {
+        for (key, group) in self.groups().iter() {
+            if chosen(&key.user, &key.database) {
+                group.retire();
+            }
+            group.welcomes.forget();
+        }
+        self.announce();
+    }
+
     /// Links to the databases that are chosen, those that are being opened or reset included.
     pub fn open_count(&self, chosen: impl Fn(Site, &[u8]) -> bool) -> usize {
         self.chosen(chosen).iter().map(|group| group.seats_taken() + group.idle_count()).sum()

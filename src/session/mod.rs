@@ -52,6 +52,7 @@ use crate::wire::message::Complaint;
 use crate::wire::report::Report;
 use account::{Account, Passing};
 use arc_swap::ArcSwap;
+use notice::Concerned;
 use pooled::Pooled;
 use pooled::habits::AllHabits;
 use pooled::stash::Group;
@@ -315,11 +316,15 @@ impl Session {
             Exit::BlockBegun => self.end_with(&pooled::words::no_transaction_blocks()).await,
             Exit::LinkLost { report } => self.on_link_lost(report).await,
             Exit::Own => self.on_own().await,
-            Exit::ConcernsIdleLinks => {
-                self.shared.pool.clear();
+            Exit::Concerns(concerned) => {
                 // Those in use, or being looked at, are closed when they are given back: the server waits for it.
-                self.shared.pool.retire(|_, _| true);
-                pooled::stash::clear();
+                self.shared.pool.outdate(|user, database| match &concerned {
+                    Concerned::None => false,
+                    Concerned::Database(name) => name.as_bytes() == database,
+                    Concerned::Role(name) => **name == *user,
+                    Concerned::All => true,
+                });
+                pooled::stash::share();
                 Flow::Continue(())
             }
             Exit::Terminate => self.on_terminate().await,

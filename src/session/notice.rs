@@ -3,6 +3,7 @@
 use super::memory::Change;
 use crate::sql::lex::{Lexer, Token};
 use crate::sql::session::{Action, Scope, Target, divide, single_set};
+use std::ops::BitOrAssign;
 
 /// What a text is to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +28,93 @@ pub fn notice(text: &[u8]) -> Notice {
     }
 }
 
-/// Whether links that nobody uses are in the way of the statement, or will be out of date: a database
-/// that is dropped or renamed must have no other sessions, and what is set for a database or a role
-/// counts from the start of a session.
-pub fn concerns_idle_links(text: &[u8]) -> bool {
+/// Which links are in the way of a statement, or will be out of date behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Concerned {
+    /// None.
+    #[default]
+    None,
+    /// Those to this database of the server.
+    Database(Box<str>),
+    /// Those of this role.
+    Role(Box<str>),
+    /// All: the text does not say it with certainty.
+    All,
+}
+
+impl BitOrAssign for Concerned {
+    fn bitor_assign(&mut self, other: Concerned) {
+        match (&*self, other) {
+            (_, Concerned::None) => {}
+            (Concerned::None, other) => *self = other,
+            (known, other) if *known == other => {}
+            (_, _) => *self = Concerned::All,
+        }
+    }
+}
+
+/// Longer texts are not read to their ends.
+const STATEMENT_MAX: usize = 8192;
+/// A longer name is cut by the server.
+const NAME_MAX: usize = 63;
+
+/// Which links the statement concerns: a database that is dropped or renamed must have no other sessions, and
+/// what is set for a database or a role counts from the start of a session.
+pub fn concerned_links(text: &[u8]) -> Concerned {
     let mut lexer = Lexer::new(text);
     let mut next = || lexer.next_token().ok().flatten();
-    let is_change = next().is_some_and(|word| word.is_word("DROP") || word.is_word("ALTER"));
-    is_change && next().is_some_and(|word| ["DATABASE", "ROLE", "USER"].iter().any(|it| word.is_word(it)))
+    if !next().is_some_and(|word| word.is_word("DROP") || word.is_word("ALTER")) {
+        return Concerned::None;
+    }
+    match next() {
+        Some(word) if word.is_word("DATABASE") => {
+            named(text, lexer).map_or(Concerned::All, Concerned::Database)
+        }
+        Some(word) if word.is_word("ROLE") || word.is_word("USER") => {
+            named(text, lexer).map_or(Concerned::All, Concerned::Role)
+        }
+        _ => Concerned::None,
+    }
 }
+
+/// The only name in a statement, `lexer` standing in front of it; `None` where it is not alone or not certain.
+fn named(text: &[u8], mut lexer: Lexer<'_>) -> Option<Box<str>> {
+    if text.len() > STATEMENT_MAX {
+        return None;
+    }
+    let mut token = lexer.next_token().ok()??;
+    let mut next = lexer.next_token().ok()?;
+    if token.is_word("IF") && next.is_some_and(|word| word.is_word("EXISTS")) {
+        token = lexer.next_token().ok()??;
+        next = lexer.next_token().ok()?;
+    }
+    let name = match token {
+        // Those who mean themselves, or everybody; USER MAPPING is about something else.
+        Token::Word(word) if FOR_OTHERS.iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes())) => {
+            return None;
+        }
+        Token::Word(word) => word.to_ascii_lowercase(),
+        Token::Quoted(inner) if !inner.contains(&b'"') => inner.to_vec(),
+        _ => return None,
+    };
+    // What the server makes of other bytes depends on encodings.
+    let name = String::from_utf8(name).ok().filter(|name| name.is_ascii() && name.len() <= NAME_MAX)?;
+    // `U&"…"`, a list, or another statement behind this one.
+    if !matches!(next, None | Some(Token::Word(_) | Token::Symbol(b';'))) {
+        return None;
+    }
+    while let Some(token) = next {
+        let was_end = token == Token::Symbol(b';');
+        next = lexer.next_token().ok()?;
+        if was_end && next.is_some() {
+            return None;
+        }
+    }
+    Some(name.into())
+}
+
+/// Words that are no name of a role.
+const FOR_OTHERS: [&str; 5] = ["ALL", "CURRENT_ROLE", "CURRENT_USER", "SESSION_USER", "MAPPING"];
 
 /// DEALLOCATE and DECLARE, and DELETE, which [`change_of`] then sorts out.
 fn may_be_de(text: &[u8]) -> bool {
@@ -179,12 +258,55 @@ mod tests {
     }
 
     #[test]
-    fn statements_about_databases_and_roles_concern_idle_links() {
-        for text in ["DROP DATABASE a", "alter database a rename to b", "ALTER ROLE a SET work_mem = 1"] {
-            assert!(concerns_idle_links(text.as_bytes()), "{text}");
+    fn statements_about_databases_and_roles_concern_links() {
+        let database = |name: &str| Concerned::Database(name.into());
+        let role = |name: &str| Concerned::Role(name.into());
+        for (text, expected) in [
+            ("DROP DATABASE Shop", database("shop")),
+            ("drop database if exists \"Shop 2\" with (force);", database("Shop 2")),
+            ("alter database a rename to b", database("a")),
+            ("ALTER DATABASE a SET work_mem = '1MB' ; -- done", database("a")),
+            ("DROP DATABASE if", database("if")),
+            ("ALTER ROLE a IN DATABASE b SET work_mem = 1", role("a")),
+            ("alter user a password 'x; y'", role("a")),
+            ("DROP USER a", role("a")),
+            ("DROP ROLE a, b", Concerned::All),
+            ("ALTER ROLE ALL SET work_mem = 1", Concerned::All),
+            ("ALTER ROLE current_user SET work_mem = 1", Concerned::All),
+            ("ALTER USER MAPPING FOR a SERVER b OPTIONS (SET user 'c')", Concerned::All),
+            ("DROP DATABASE U&\"a\"", Concerned::All),
+            ("DROP DATABASE \"a\"\"b\"", Concerned::All),
+            ("DROP DATABASE \u{e4}", Concerned::All),
+            ("ALTER ROLE a SET b = 1; ALTER ROLE c SET b = 1", Concerned::All),
+            ("ALTER ROLE a SET b = 'x", Concerned::All),
+            ("DROP DATABASE", Concerned::All),
+            ("DROP TABLE database", Concerned::None),
+            ("ALTER TABLE a", Concerned::None),
+            ("SHOW database", Concerned::None),
+            ("", Concerned::None),
+            ("DROP 'x", Concerned::None),
+        ] {
+            assert_eq!(concerned_links(text.as_bytes()), expected, "{text}");
         }
-        for text in ["DROP TABLE database", "ALTER TABLE a", "SHOW database", "", "DROP 'x"] {
-            assert!(!concerns_idle_links(text.as_bytes()), "{text}");
+        let long = format!("DROP DATABASE {}", "a".repeat(64));
+        assert_eq!(concerned_links(long.as_bytes()), Concerned::All);
+        let long = format!("DROP DATABASE a /* {} */", "a".repeat(STATEMENT_MAX));
+        assert_eq!(concerned_links(long.as_bytes()), Concerned::All);
+    }
+
+    #[test]
+    fn several_statements_concern_what_one_of_them_does() {
+        let mut all = Concerned::None;
+        for (text, expected) in [
+            ("select 1", Concerned::None),
+            ("drop database a", Concerned::Database("a".into())),
+            ("select 1", Concerned::Database("a".into())),
+            ("alter database a set b = 1", Concerned::Database("a".into())),
+            ("drop role a", Concerned::All),
+            ("select 1", Concerned::All),
+        ] {
+            all |= concerned_links(text.as_bytes());
+            assert_eq!(all, expected, "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::incoming::{read_in, take_carry};
 use super::ledger::Ledger;
 use super::linking::NoLink;
 use super::memory::Memory;
+use super::notice::Concerned;
 use super::outgoing::Outgoing;
 use super::pooled::Pooled;
 use super::pooled::has::Has;
@@ -82,8 +83,8 @@ pub enum Exit {
     /// The next client message is for us, at the front of `client_in`. It is whole, unless it is to be
     /// dropped.
     Own,
-    /// A statement has passed that links nobody uses must not outlive.
-    ConcernsIdleLinks,
+    /// A statement has passed that these links must not outlive.
+    Concerns(Concerned),
     /// The client has said Terminate, which is at the front of `client_in`.
     Terminate,
     /// The client's socket is at its end, or broken.
@@ -481,8 +482,8 @@ impl Relay {
         };
         self.account.on_client(region.length, &self.ledger);
         let exit = match region.stop {
-            Stop::End | Stop::Partial if std::mem::take(&mut self.client_walk.concerns_idle_links) => {
-                return Poll::Ready(Some(Exit::ConcernsIdleLinks));
+            Stop::End | Stop::Partial if self.client_walk.concerned != Concerned::None => {
+                return Poll::Ready(Some(Exit::Concerns(std::mem::take(&mut self.client_walk.concerned))));
             }
             Stop::End | Stop::Partial | Stop::Later => return Poll::Ready(None),
             Stop::Own => Exit::Own,

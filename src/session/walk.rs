@@ -7,7 +7,7 @@
 use super::lasting::lasting;
 use super::ledger::{Ledger, Reach, Settled};
 use super::memory::Memory;
-use super::notice::{Notice, change_of, concerns_idle_links, notice};
+use super::notice::{Concerned, Notice, change_of, concerned_links, notice};
 use crate::sql::admin::{self, Place};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::message::TransactionStatus;
@@ -71,8 +71,8 @@ pub struct ClientWalk {
     pub is_skipping: bool,
     /// Bytes of a dropped message that are still to come.
     pub to_drop: usize,
-    /// A statement has passed that links nobody uses must not outlive.
-    pub concerns_idle_links: bool,
+    /// Statements have passed that these links must not outlive.
+    pub concerned: Concerned,
 }
 
 impl ClientWalk {
@@ -177,7 +177,7 @@ impl ClientWalk {
                 if is_whole && ledger.takes_commands() && is_ours(text_of(&frame[HEADER..])) {
                     return Some(Stop::Own);
                 }
-                self.concerns_idle_links |= concerns_idle_links(text_of(&frame[HEADER..]));
+                self.concerned |= concerned_links(text_of(&frame[HEADER..]));
             }
             Notice::Changing if is_whole => change = change_of(text_of(&frame[HEADER..])),
             Notice::Changing => {}
@@ -219,7 +219,9 @@ impl ClientWalk {
         if is_whole && noticed == Notice::Candidate && ledger.takes_commands() && is_ours(text_of(text)) {
             return Some(Stop::Own);
         }
-        self.concerns_idle_links |= noticed == Notice::Candidate && concerns_idle_links(text_of(text));
+        if noticed == Notice::Candidate {
+            self.concerned |= concerned_links(text_of(text));
+        }
         let change = if noticed == Notice::Changing && is_whole { change_of(text_of(text)) } else { None };
         let step = ledger.on_client(b'P');
         if ledger.is_skipping() {

@@ -11,6 +11,7 @@ mod links;
 mod pinned;
 mod prepared;
 mod raw;
+mod retired;
 mod sequences;
 mod settings;
 mod stage;

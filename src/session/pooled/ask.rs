@@ -9,7 +9,7 @@ use super::sequences::{DISCARD_SEQUENCES, Others, asks_with};
 use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
 use crate::session::memory::Change;
-use crate::session::notice::{Notice, change_of, changes_of, concerns_idle_links, notice};
+use crate::session::notice::{Notice, change_of, changes_of, concerned_links, notice};
 use crate::session::walk::{ClientWalk, KEPT_MAX, Region, Stop, is_ours, shown, text_of, violation};
 use crate::sql::footprint::{Footprint, footprint};
 use crate::sql::session::{Peek, peek};
@@ -154,7 +154,7 @@ impl Pooled {
                 if is_whole && side.ledger.takes_commands() && is_ours(text) {
                     return Sent::Not(Stop::Own);
                 }
-                side.walk.concerns_idle_links |= concerns_idle_links(text);
+                side.walk.concerned |= concerned_links(text);
             }
             Notice::Changing if is_whole => change = change_of(text),
             Notice::Changing => {}
@@ -244,7 +244,7 @@ impl Pooled {
             if is_whole && side.ledger.takes_commands() && is_ours(text) {
                 return Sent::Not(Stop::Own);
             }
-            side.walk.concerns_idle_links |= concerns_idle_links(text);
+            side.walk.concerned |= concerned_links(text);
         }
         let statement = if is_whole { Statement::of(body, side.has.site) } else { Statement::lost(text) };
         if name.is_empty() && self.deallocates(&statement.change, side) {
