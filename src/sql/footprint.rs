@@ -41,6 +41,9 @@ impl Footprint {
     pub const WRITES: Footprint = Footprint(1 << 10);
     /// It may ask for the last value of a sequence in what is not read of it, or makes what does.
     pub const MAY_ASK: Footprint = Footprint(1 << 11);
+    /// It computes something: operators, casts, domains, and functions that have the names of PostgreSQL's own, may be
+    /// those of users.
+    pub const COMPUTES: Footprint = Footprint(1 << 12);
 
     /// Both, in a constant.
     #[must_use]
@@ -51,8 +54,11 @@ impl Footprint {
     /// Whether nothing can be left behind that another session would find, if nobody's last values of
     /// sequences are asked for without care.
     pub fn is_clean(self) -> bool {
-        let harmless =
-            Footprint::ADVANCES.or(Footprint::TOUCHES).or(Footprint::WRITES).or(Footprint::MAY_ASK);
+        let harmless = Footprint::ADVANCES
+            .or(Footprint::TOUCHES)
+            .or(Footprint::WRITES)
+            .or(Footprint::MAY_ASK)
+            .or(Footprint::COMPUTES);
         self.without(harmless) == Footprint::CLEAN
     }
 
@@ -205,10 +211,12 @@ impl<'a> Scan<'a> {
             _ => {}
         }
         if self.first == First::Open {
-            if let Token::Word(word) = token
-                && !harmless::is_of_session(word)
-            {
-                self.found |= Footprint::TOUCHES;
+            if let Token::Word(word) = token {
+                self.found |= match harmless::is_of_session(word) {
+                    false => Footprint::TOUCHES.or(Footprint::COMPUTES),
+                    true if token.is_word("SELECT") || token.is_word("VALUES") => Footprint::COMPUTES,
+                    true => Footprint::CLEAN,
+                };
             }
             self.first = if token.is_word("CREATE") { First::Create } else { First::Other };
         }
@@ -335,7 +343,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Footprint) {
-        let tables = Footprint::TOUCHES | Footprint::WRITES;
+        let tables = Footprint::TOUCHES | Footprint::WRITES | Footprint::COMPUTES;
         assert_eq!(footprint(text.as_bytes()).without(tables), expected, "{text}");
     }
 
@@ -401,6 +409,9 @@ mod tests {
         ] {
             assert!(touches(text), "{text}");
         }
+        let computes = |text: &str| footprint(text.as_bytes()).has(Footprint::COMPUTES);
+        assert!(["select 1", "values (2)", "table t"].into_iter().all(computes));
+        assert!(!["begin", "Commit", "set a = 1", "show a", ""].into_iter().any(computes));
         for text in
             ["select 1", "begin", "Commit", "set a = 1", "show a", "savepoint s", "; rollback to s", ""]
         {

@@ -6,6 +6,7 @@ mod bench;
 mod changed;
 mod functions;
 mod hostile;
+mod leaks;
 mod line;
 mod links;
 mod pinned;

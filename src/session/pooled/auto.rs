@@ -202,16 +202,13 @@ impl Pooled {
     /// What a statement may do that it does not say.
     fn unseen(&self, footprint: Footprint) -> Footprint {
         let mut unseen = Footprint::CLEAN;
-        if footprint.has(Footprint::TOUCHES) {
-            let catalogue = &self.group.habits.catalogue;
-            if catalogue.has(Unseen::LEAVES) {
-                unseen |= Footprint::SUSPECT;
-            }
-            if catalogue.has(Unseen::ADVANCES)
-                || footprint.has(Footprint::WRITES) && catalogue.has(Unseen::ADVANCES_BY_WRITES)
-            {
-                unseen |= Footprint::ADVANCES;
-            }
+        let catalogue = &self.group.habits.catalogue;
+        if footprint.has(Footprint::COMPUTES) && catalogue.has(Unseen::LEAVES) {
+            unseen |= Footprint::SUSPECT;
+        }
+        let writes = footprint.has(Footprint::WRITES) && catalogue.has(Unseen::ADVANCES_BY_WRITES);
+        if footprint.has(Footprint::TOUCHES) && (writes || catalogue.has(Unseen::ADVANCES)) {
+            unseen |= Footprint::ADVANCES;
         }
         unseen
     }

@@ -1,5 +1,5 @@
 //! What statements may do without a word, by the catalogue of their database: what triggers, rules, views,
-//! defaults, policies and functions call.
+//! defaults, policies, operators and functions call, those that have the names of PostgreSQL's own among them.
 //!
 //! It is asked for once a minute, and after changes that come by here; until it has answered, anything may be
 //! there. As reading it may take long, it is asked for its version first ([`VERSION`]): most changes are of other
@@ -193,6 +193,11 @@ const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZ
      FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND classid <> refclassid
      UNION SELECT calls.called, reached.by FROM reached JOIN calls ON calls.caller = reached.oid),
      unseen AS MATERIALIZED (SELECT mine.*, reached.by FROM reached JOIN mine USING (oid)),
+     shadows AS (SELECT oid FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pg_catalog.lower(proname)
+     IN (SELECT proname::text FROM pg_catalog.pg_proc WHERE oid < 16384
+     UNION ALL SELECT word FROM pg_catalog.pg_get_keywords() WHERE catcode IN ('U', 'T'))
+     UNION SELECT calls.called FROM shadows JOIN calls ON calls.caller = shadows.oid),
+     named AS MATERIALIZED (SELECT mine.* FROM shadows JOIN mine USING (oid)),
      trees AS MATERIALIZED (SELECT * FROM (
      SELECT 'read' AS by, ev_action::text AS tree FROM pg_catalog.pg_rewrite WHERE ev_class >= 16384
      UNION ALL SELECT 'read', polqual::text FROM pg_catalog.pg_policy
@@ -203,8 +208,11 @@ const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZ
      UNION ALL SELECT 'insert', typdefaultbin::text FROM pg_catalog.pg_type WHERE oid >= 16384
      UNION ALL SELECT 'call', tree FROM mine) AS trees
      WHERE tree ~ ':funcid (1574|1575|1576|1599|1765|2078|2559|288[0-9]) ')
-     SELECT 'c', $version, CASE WHEN EXISTS (SELECT FROM unseen WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
+     SELECT 'c', $version, CASE WHEN EXISTS (SELECT FROM (SELECT is_unread, tree, prosrc FROM unseen UNION ALL
+     SELECT is_unread, tree, prosrc FROM named) AS mine WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
      OR prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$)
+     OR EXISTS (SELECT FROM named WHERE tree ~ ':funcid (1574|1576|1765) |:commandType [35] '
+     OR prosrc ~* $re$nextval|setval|\minsert\M|\mmerge\M|\mcopy\M$re$)
      OR EXISTS (SELECT FROM trees WHERE by <> 'call' AND tree ~ ':funcid (1599|2078|288[0-9]) ')
      THEN 1 ELSE 0 END
      + CASE WHEN EXISTS (SELECT FROM mine WHERE prosrc ~* 'lastval|currval')
