@@ -131,6 +131,30 @@ async fn who_was_told_of_a_result_hears_that_it_has_changed_and_prepares_anew() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_of_any_number_of_columns_is_compared() {
+    // More than 100 kB of description.
+    const WIDEN: &str = "do $$ begin execute (select 'alter table changed_10 '
+        || string_agg(format('add %I text', repeat('c', 55) || n), ', ') from generate_series(1, 1500) n); end $$";
+    let text = "select * from changed_10";
+    for (change, changed) in [("alter table changed_10 alter a type bigint", 2), ("analyze changed_10", 0)] {
+        let turns = [
+            Turn::Owner(WIDEN),
+            Turn::Batch(vec![parse("s", text), describe("s")]),
+            ask("s"),
+            Turn::Owner(change),
+            Turn::Moved,
+            ask("s"),
+            Turn::Moved,
+            ask("s"),
+            Turn::Batch(vec![parse("", text), describe("")]),
+            ask(""),
+        ];
+        let said = check(&MODES, "changed_10", &turns).await;
+        assert_eq!(said.matches(CHANGED).count(), changed, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_description_of_a_portal_counts_as_well() {
     // As JDBC does it: described with the first execution.
     let turns = [

@@ -33,6 +33,9 @@ impl Pooled {
     pub fn answer(&mut self, bytes: &[u8], mut side: Side<'_>, out: &mut Vec<u8>) -> (Region, bool) {
         let mut at = side.walk.rest.min(bytes.len());
         side.walk.rest -= at;
+        if self.reading.is_some() {
+            self.read_description(&bytes[..at], side.walk.rest == 0, side.has);
+        }
         // The rest of a message that the client must not see.
         let mut copied = if self.hides_rest { at } else { 0 };
         let mut is_changed = copied > 0;

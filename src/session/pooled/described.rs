@@ -22,8 +22,10 @@ use crate::wire::report::Report;
 use bytes::{BufMut, BytesMut};
 use std::rc::Rc;
 
-/// The longest RowDescription that is kept in mind.
+/// A longer RowDescription is not waited for: it is read as it comes.
 pub(super) const DESCRIPTION_MAX: usize = crate::session::walk::KEPT_MAX;
+/// No column of a server's takes so much.
+const COLUMN_MAX: usize = 8192;
 
 /// The function of the server that refuses a statement whose result has changed.
 pub(super) const RESULT_CHANGED: &str = "RevalidateCachedQuery";
@@ -43,7 +45,7 @@ pub enum Told {
     /// It has not asked.
     #[default]
     Nothing,
-    /// That there is none, or one too long to be kept in mind.
+    /// That there is none.
     NoRows,
     /// This.
     Rows(Described),
@@ -70,26 +72,71 @@ impl Told {
     }
 }
 
+/// A RowDescription, column by column.
+#[derive(Debug)]
+struct Columns {
+    exact: u64,
+    anywhere: u64,
+    /// What has come of the column that has not come whole.
+    rest: Vec<u8>,
+    has_begun: bool,
+    is_odd: bool,
+}
+
+impl Columns {
+    fn new(tag: u8) -> Self {
+        let begin = hash(&tag);
+        Self { exact: begin, anywhere: begin, rest: Vec::new(), has_begun: false, is_odd: false }
+    }
+
+    /// More of it has come.
+    fn read(&mut self, bytes: &[u8]) {
+        if self.is_odd {
+            return;
+        }
+        self.rest.extend_from_slice(bytes);
+        let mut at = 0;
+        if !self.has_begun && self.rest.len() >= 2 {
+            // How many there are.
+            at = 2;
+            self.has_begun = true;
+        }
+        while self.has_begun
+            && let Some((name, behind)) = cstring(&self.rest[at..])
+            // Table and column, type, its length, its modifier, the format.
+            && let Some(fields) = behind.first_chunk::<18>()
+        {
+            let kind = u32::from_be_bytes([fields[6], fields[7], fields[8], fields[9]]);
+            let kind_anywhere = if kind < FIRST_USER_OID { kind } else { 0 };
+            self.exact = hash(&(self.exact, name, kind, &fields[12..16]));
+            self.anywhere = hash(&(self.anywhere, name, kind_anywhere, &fields[12..16]));
+            at += name.len() + 1 + fields.len();
+        }
+        self.rest.drain(..at);
+        self.is_odd = self.rest.len() > COLUMN_MAX.max(bytes.len());
+        if self.is_odd {
+            self.rest = Vec::new();
+        }
+    }
+
+    fn end(&self, site: Site) -> Described {
+        Described { site, columns: self.exact as u32, columns_anywhere: self.anywhere as u32 }
+    }
+}
+
+/// A description that does not come in one piece.
+#[derive(Debug)]
+pub struct Reading {
+    columns: Columns,
+    act: Act,
+}
+
 impl Described {
     /// By the answer to a Describe at `site`: its type and body.
     pub fn of(tag: u8, body: &[u8], site: Site) -> Self {
-        let (mut exact, mut anywhere) = (vec![tag], vec![tag]);
-        let mut rest = body.get(2..).unwrap_or_default();
-        while let Some((name, behind)) = cstring(rest) {
-            // Table and column, type, its length, its modifier, the format.
-            let Some((fields, next)) = behind.split_first_chunk::<18>() else { break };
-            let kind = u32::from_be_bytes([fields[6], fields[7], fields[8], fields[9]]);
-            for (columns, kind) in
-                [(&mut exact, kind), (&mut anywhere, if kind < FIRST_USER_OID { kind } else { 0 })]
-            {
-                columns.extend(name);
-                columns.push(0);
-                columns.extend(kind.to_be_bytes());
-                columns.extend(&fields[12..16]);
-            }
-            rest = next;
-        }
-        Self { site, columns: hash(&exact) as u32, columns_anywhere: hash(&anywhere) as u32 }
+        let mut columns = Columns::new(tag);
+        columns.read(body);
+        columns.end(site)
     }
 
     /// Whether who was told the one can read the other.
@@ -185,10 +232,37 @@ impl Pooled {
         has: &mut Has,
     ) {
         let Some(act) = self.journal.describing(step) else { return };
-        let is_whole = frame.len() == total;
-        // One that is not whole is longer than any that is kept in mind: it is like none of them.
-        let here = Described::of(if is_whole { tag } else { 0 }, &frame[HEADER..], has.site);
-        let told = if tag == b'T' && is_whole { Told::Rows(here) } else { Told::NoRows };
+        let act = match act {
+            Act::HiddenDescribe { name, id } => Act::HiddenDescribe { name: name.clone(), id: *id },
+            Act::Described { name, id } => Act::Described { name: name.clone(), id: *id },
+            _ => return,
+        };
+        let mut columns = Columns::new(tag);
+        columns.read(&frame[HEADER..]);
+        if frame.len() == total {
+            self.describe_link(&act, tag, &columns, has);
+        } else {
+            self.reading = Some(Box::new(Reading { columns, act }));
+        }
+    }
+
+    /// More of the server's message has come, or its end.
+    pub(super) fn read_description(&mut self, bytes: &[u8], is_end: bool, has: &mut Has) {
+        let Some(reading) = &mut self.reading else { return };
+        reading.columns.read(bytes);
+        if is_end && let Some(reading) = self.reading.take() {
+            self.describe_link(&reading.act, b'T', &reading.columns, has);
+        }
+    }
+
+    /// Whether a description that we have asked for has not come whole.
+    pub(super) fn is_reading_description(&self) -> bool {
+        self.reading.as_ref().is_some_and(|it| matches!(it.act, Act::HiddenDescribe { .. }))
+    }
+
+    fn describe_link(&mut self, act: &Act, tag: u8, columns: &Columns, has: &mut Has) {
+        let here = columns.end(has.site);
+        let told = if tag == b'T' { Told::Rows(here) } else { Told::NoRows };
         match act {
             Act::HiddenDescribe { name, id } => has.describe(*id, name, here),
             Act::Described { name, id } => {
@@ -283,6 +357,13 @@ mod tests {
         tags(&std::mem::take(&mut talk.to_client))
     }
 
+    /// The server sends so much at once; what is not looked at yet comes again with more.
+    fn hear_all(talk: &mut Talk, carry: &mut Vec<u8>, bytes: &[u8]) {
+        carry.extend(bytes);
+        let read = talk.answer(carry).length;
+        carry.drain(..read);
+    }
+
     /// Only what a client was told costs a question, and only one for each link; who says in the same breath that
     /// it wants to be told again, and who never asked, goes on at once.
     #[test]
@@ -342,15 +423,48 @@ mod tests {
         assert_eq!(tags(&heard), "EZ");
         let words = heard.escape_ascii().to_string();
         assert!(words.contains("C0A000") && words.contains(RESULT_CHANGED), "{words}");
-        // No longer description than this is kept, and none of ours reaches the client.
-        assert_eq!(says(&mut talk, &runs), (Stop::Later, "PDH".to_owned()));
-        let long = message(b'T', &[0; DESCRIPTION_MAX]);
-        for part in [&parsed[..], &types, &long].concat().chunks(20_000) {
-            talk.answer(part);
+    }
+
+    /// However long a description is, it is compared, and none of ours reaches the client.
+    #[test]
+    fn a_description_that_comes_in_pieces_is_read_as_it_comes() {
+        let a = ("a", 23, -1, 16_400);
+        let many = |last: u32| {
+            let mut columns = vec![a; 4000];
+            columns.push(("b", last, -1, 16_400));
+            message(b'T', &rows(&columns))
+        };
+        assert!(many(23).len() > 2 * DESCRIPTION_MAX);
+        let (sync, ready) = (message(b'S', b""), message(b'Z', b"I"));
+        let parse = message(b'P', b"s\0select * from t\0\0\0");
+        let describe = message(b'D', b"Ss\0");
+        let runs = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), sync.clone()].concat();
+        let (parsed, types) = (message(b'1', b""), message(b't', b"\0\0"));
+        for piece in [1000, 20_000, 50_000] {
+            for (last, sent) in [(23, "BES"), (25, "CBES")] {
+                let (mut talk, mut carry) = (Talk::in_transaction_mode(), Vec::new());
+                says(&mut talk, &[&parse[..], &describe, &sync].concat());
+                for part in [&parsed[..], &types, &many(23), &ready].concat().chunks(piece) {
+                    hear_all(&mut talk, &mut carry, part);
+                }
+                assert_eq!(tags(&std::mem::take(&mut talk.to_client)), "1tTZ");
+                talk.has.statements.clear();
+                assert_eq!(says(&mut talk, &runs), (Stop::Later, "PDH".to_owned()));
+                let answers = [&parsed[..], &types, &many(last)].concat();
+                for part in answers[..answers.len() - 1].chunks(piece) {
+                    hear_all(&mut talk, &mut carry, part);
+                    assert!(talk.pooled.waits(&talk.ledger).0);
+                }
+                hear_all(&mut talk, &mut carry, &answers[answers.len() - 1..]);
+                assert!(talk.to_client.is_empty());
+                assert_eq!(talk.pooled.waits(&talk.ledger), (false, true));
+                assert_eq!(says(&mut talk, &runs), (Stop::End, sent.to_owned()), "{last} by {piece}");
+            }
         }
-        assert!(talk.to_client.is_empty());
-        assert_eq!(talk.pooled.waits(&talk.ledger), (false, true));
-        assert_eq!(says(&mut talk, &runs), is("CBES"));
+        // Nothing is kept of what is no column.
+        let mut columns = Columns::new(b'T');
+        (0..100).for_each(|_| columns.read(&[b'x'; 1000]));
+        assert!(columns.is_odd && columns.rest.is_empty());
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub struct Pooled {
     waits: bool,
     /// The message of ours that asks what a statement results in.
     asked_in: u64,
+    /// A description of a result that has begun to come.
+    reading: Option<Box<described::Reading>>,
     /// Behind this Bind of the client's a Describe of its portal stands.
     tells_next: bool,
     /// The portal that was made last, and of which statement, where the client knows no result of it.
@@ -203,6 +205,7 @@ impl Pooled {
             unnamed_in: 0,
             waits: false,
             asked_in: 0,
+            reading: None,
             tells_next: false,
             bound: None,
             uses_last_values: false,
@@ -400,7 +403,7 @@ impl Pooled {
     /// Whether the client's next message has to wait for answers to earlier ones; when it has waited
     /// long enough, it is looked at again (`true` the second).
     pub fn waits(&mut self, ledger: &Ledger) -> (bool, bool) {
-        let is_asked = ledger.steps_done() < self.asked_in;
+        let is_asked = ledger.steps_done() < self.asked_in || self.is_reading_description();
         let is_early = self.wants_quiet && !ledger.is_quiet() && !ledger.has_no_place();
         if self.waits
             && (is_asked
@@ -500,6 +503,7 @@ impl Pooled {
         self.waits = false;
         self.wants_quiet = false;
         self.asked_in = 0;
+        self.reading = None;
         self.footprint = Footprint::CLEAN;
         self.spoken.clear();
         while let Some(act) = self.journal.lost() {
