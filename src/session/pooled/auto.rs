@@ -158,14 +158,13 @@ impl Pooled {
     /// A text was sent. `footprint` is what it says; with what it may hide, it is returned.
     pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) -> Footprint {
         // Who asks for what a trigger has counted is not waited for.
-        let unseen = self.unseen(footprint);
-        let kept = footprint | unseen.without(Footprint::ADVANCES);
-        let footprint = footprint | unseen;
+        let may_advance = footprint.has(Footprint::ADVANCES.or(Footprint::SUSPECT));
+        let footprint = footprint | self.unseen(footprint);
         self.footprint |= footprint;
         if self.mode != PoolMode::Auto || footprint.is_empty() {
             return footprint;
         }
-        if kept.has(Footprint::ADVANCES.or(Footprint::SUSPECT)) && self.group.habits.may_ask() {
+        if may_advance && self.group.habits.may_ask() {
             self.evidence.advanced = Some(0);
         }
         if footprint.is_clean() {
