@@ -25,7 +25,11 @@ fn known(mode: &str) -> &'static [(&'static str, &'static str)] {
         "session" => &[],
         // Sets what would be refused where the library of PL/pgSQL is loaded, in a new session: only a back
         // end in which no other client has called a function knows no better.
-        _ => &[("guc", "whether plpgsql is loaded depends on who has had the connection before")],
+        _ => &[
+            ("guc", "whether plpgsql is loaded depends on who has had the connection before"),
+            // Counts the sessions that PostgreSQL has begun, around a new connection of psql's.
+            ("stats", "a new session of a client may find a connection that is there already"),
+        ],
     }
 }
 
