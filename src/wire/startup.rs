@@ -69,7 +69,7 @@ pub struct Startup {
     pub settings: Vec<(Vec<u8>, Vec<u8>)>,
     /// Protocol extensions asked for (`_pq_.…`); we know none.
     pub extensions: Vec<Vec<u8>>,
-    /// Value of `replication` as it came.
+    /// Value of `replication` as it came; empty where it asks for none.
     replication_value: Vec<u8>,
 }
 
@@ -309,7 +309,8 @@ fn read_startup(asked_minor: u16, body: &[u8]) -> Result<Startup, Refusal> {
             b"database" => database = value.to_vec(),
             b"replication" => {
                 startup.replication = replication(value)?;
-                startup.replication_value = value.to_vec();
+                let is_asked = startup.replication != Replication::No;
+                startup.replication_value = if is_asked { value.to_vec() } else { Vec::new() };
             }
             _ if name.starts_with(b"_pq_.") => startup.extensions.push(name.to_vec()),
             _ => startup.settings.push((name.to_vec(), value.to_vec())),
