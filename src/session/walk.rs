@@ -404,7 +404,8 @@ impl ServerWalk {
                 }
             }
             b'Z' => {
-                if !is_whole && total <= PEEK {
+                // However long it is said to be, its status counts.
+                if !is_whole && (total <= PEEK || frame.len() <= HEADER) {
                     return Some(Stop::Partial);
                 }
                 if let Settled::Ready(status) = ledger.on_server(b'Z', frame.get(HEADER).copied()) {
