@@ -18,11 +18,33 @@ async fn psycopg_sees_the_same_in_every_mode() {
 }
 
 /// In statement mode a transaction block ends its client: a program of its own does without.
+async fn without_transactions(name: &str, folder: &str, program: Program) {
+    sees_the_same_in(&["session", "auto", "transaction", "statement"], name, folder, program).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg_sees_the_same_where_every_statement_is_a_transaction() {
     let program = Program::new("psycopg", &[&crate::psycopg::python(), "statements.py"]);
-    let modes = ["session", "auto", "transaction", "statement"];
-    sees_the_same_in(&modes, "psycopg_statements", "psycopg", program).await;
+    without_transactions("psycopg_statements", "psycopg", program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs asyncpg"]
+async fn asyncpg_sees_the_same_where_every_statement_is_a_transaction() {
+    let program = Program::new("asyncpg", &[&installed("asyncpg/bin/python"), "statements.py"]);
+    without_transactions("asyncpg_statements", "asyncpg", program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs node-postgres"]
+async fn node_postgres_sees_the_same_where_every_statement_is_a_transaction() {
+    without_transactions("node_postgres_statements", "node", node("statements.js")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs postgres.js"]
+async fn postgres_js_sees_the_same_where_every_statement_is_a_transaction() {
+    without_transactions("postgres_js_statements", "node", node("postgres_statements.js")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,6 +88,13 @@ async fn postgres_js_sees_the_same_in_every_mode() {
 #[ignore = "campaign: needs JDBC"]
 async fn jdbc_sees_the_same_in_every_mode() {
     same("jdbc", "jdbc", Program::new("jdbc", &["java", "-cp", JDBC, "Program.java"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs JDBC"]
+async fn jdbc_sees_the_same_where_every_statement_is_a_transaction() {
+    let program = Program::new("jdbc", &["java", "-cp", JDBC, "Statements.java"]);
+    without_transactions("jdbc_statements", "jdbc", program).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
