@@ -99,8 +99,12 @@ async fn a_late_cancel_that_meets_our_question_ties_nobody() {
     let cancelled = "cloud_mirror_links_probed_total 2";
     eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(cancelled))).await;
     locker.batch_execute("rollback").await.unwrap();
-    // The first question is over, and the second one with it, or soon.
-    one_idle(&watching).await;
+    // The first question is over, and the second one with it, or soon. Where the end of the cancel was not seen by
+    // then, the connection is closed.
+    let is_free = |seen: &Vec<(String, String)>| {
+        seen.iter().all(|(state, client)| state == "idle" && client.is_empty())
+    };
+    eventually(PATIENCE, async || that(servers(&watching).await, is_free)).await;
     let pinned: Vec<_> = rows(&watching, "SHOW CLIENTS").await;
     assert_eq!(pinned[0].get("pinned").unwrap_or_default(), "");
     let own: String = client.query_one("select current_setting('my.own')", &[]).await.unwrap().get(0);
