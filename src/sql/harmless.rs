@@ -6,9 +6,9 @@ use super::footprint::Footprint;
 /// Longer names are none of these.
 const LONGEST: usize = 40;
 
-/// Keywords, and types with a length, that are no function's name.
+/// Keywords, and types with a length, that are no function's name, unless users have given it to one.
 #[rustfmt::skip]
-const KEYWORDS: &[&str] = &[
+pub const KEYWORDS: &[&str] = &[
     "all", "always", "analyze", "and", "any", "array", "as", "asymmetric", "between", "bit", "both",
     "bpchar", "by", "case", "cast", "char", "character", "check", "coalesce", "collate", "conflict",
     "cross", "cube", "dec", "decimal", "default", "distinct", "do", "else", "except", "exclude",

@@ -86,7 +86,11 @@ async fn another_clients_value_is_never_the_answer_of_a_function() {
 }
 
 /// Ways to advance `s` without a word of it, each a statement, and what has to be there for it.
-const ADVANCES: [(&str, &str); 4] = [
+const ADVANCES: [(&str, &str); 5] = [
+    (
+        "create function log(t text) returns bigint language sql as 'insert into numbered (v) values (1) returning n'",
+        "select log('x'::text)",
+    ),
     ("create view advances as select nextval('s') from plain", "select * from advances"),
     (
         "create function logs() returns trigger language plpgsql as \

@@ -206,7 +206,7 @@ impl Pooled {
             unseen |= Footprint::SUSPECT;
         }
         let writes = footprint.has(Footprint::WRITES) && catalogue.has(Unseen::ADVANCES_BY_WRITES);
-        if footprint.has(Footprint::TOUCHES) && (writes || catalogue.has(Unseen::ADVANCES)) {
+        if writes || footprint.has(Footprint::COMPUTES) && catalogue.has(Unseen::ADVANCES) {
             unseen |= Footprint::ADVANCES;
         }
         unseen

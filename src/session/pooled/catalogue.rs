@@ -8,6 +8,8 @@
 
 use super::functions::Functions;
 use crate::base::Moment;
+use crate::sql::harmless::KEYWORDS;
+use crate::sql::quote::quote_literal;
 use std::ops::BitOr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -174,7 +176,8 @@ pub const VERSION: &str = "(SELECT pg_catalog.count(*)::text || ' ' || COALESCE(
 
 /// One row: `c`, the version of what was read, and an [`Unseen`]. To compile it would take longer than to execute it.
 pub fn question() -> String {
-    QUESTION.replace("$version", VERSION)
+    let keywords: Vec<String> = KEYWORDS.iter().map(|word| quote_literal(word)).collect();
+    QUESTION.replace("$version", VERSION).replace("$keywords", &keywords.join(","))
 }
 
 const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
@@ -195,7 +198,7 @@ const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZ
      unseen AS MATERIALIZED (SELECT mine.*, reached.by FROM reached JOIN mine USING (oid)),
      shadows AS (SELECT oid FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pg_catalog.lower(proname)
      IN (SELECT proname::text FROM pg_catalog.pg_proc WHERE oid < 16384
-     UNION ALL SELECT word FROM pg_catalog.pg_get_keywords() WHERE catcode IN ('U', 'T'))
+     UNION ALL SELECT pg_catalog.unnest(ARRAY[$keywords]))
      UNION SELECT calls.called FROM shadows JOIN calls ON calls.caller = shadows.oid),
      named AS MATERIALIZED (SELECT mine.* FROM shadows JOIN mine USING (oid)),
      trees AS MATERIALIZED (SELECT * FROM (
@@ -211,14 +214,13 @@ const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZ
      SELECT 'c', $version, CASE WHEN EXISTS (SELECT FROM (SELECT is_unread, tree, prosrc FROM unseen UNION ALL
      SELECT is_unread, tree, prosrc FROM named) AS mine WHERE is_unread OR tree ~ ':funcid (1599|2078|288[0-9]) '
      OR prosrc ~* $re$set_config|advisory_lock|setseed|\mlisten\M|\mprepare\M|\mload\M|with\s+hold|\mtemp(orary)?\M|dblink|(^|;|\mbegin|\mthen|\melse|\mloop)\s*set\s+(?!local|constraints|transaction)|'\s*set\s+(?!local)$re$)
-     OR EXISTS (SELECT FROM named WHERE tree ~ ':funcid (1574|1576|1765) |:commandType [35] '
-     OR prosrc ~* $re$nextval|setval|\minsert\M|\mmerge\M|\mcopy\M$re$)
      OR EXISTS (SELECT FROM trees WHERE by <> 'call' AND tree ~ ':funcid (1599|2078|288[0-9]) ')
      THEN 1 ELSE 0 END
      + CASE WHEN EXISTS (SELECT FROM mine WHERE prosrc ~* 'lastval|currval')
      OR EXISTS (SELECT FROM trees WHERE tree ~ ':funcid (1575|2559) ') THEN 2 ELSE 0 END
      + COALESCE((SELECT pg_catalog.bit_or(CASE by WHEN 'write' THEN 4 WHEN 'read' THEN 8 ELSE 0 END) FROM (
-     SELECT by FROM unseen WHERE is_unread OR tree ~ ':funcid (1574|1576|1765) |:commandType [35] '
+     SELECT by FROM (SELECT by, is_unread, tree, prosrc FROM unseen UNION ALL SELECT 'read', is_unread, tree, prosrc FROM named) AS mine
+     WHERE is_unread OR tree ~ ':funcid (1574|1576|1765) |:commandType [35] '
      OR prosrc ~* $re$nextval|setval|\minsert\M|\mmerge\M|\mcopy\M$re$
      UNION ALL SELECT by FROM trees WHERE tree ~ ':funcid (1574|1576|1765) '
      UNION ALL SELECT 'write' FROM pg_catalog.pg_rewrite WHERE ev_class >= 16384 AND ev_type <> '1'
