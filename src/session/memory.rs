@@ -338,7 +338,10 @@ impl Memory {
     }
 
     fn commit(&mut self) {
-        self.version += u64::from(!self.staged.is_empty());
+        if self.staged.is_empty() {
+            return;
+        }
+        self.version += 1;
         for change in std::mem::take(&mut self.staged) {
             match change {
                 Change::Set { name, text } => {

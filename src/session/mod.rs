@@ -16,6 +16,7 @@
 
 pub mod account;
 mod ask;
+mod bell;
 pub mod gone;
 mod incoming;
 pub mod lasting;

@@ -5,6 +5,7 @@
 //! [`super::Session`] decides at leisure and polls again. An idle relay owns no buffer.
 
 use super::account::Account;
+use super::bell::Bell;
 use super::gone::Watch;
 use super::incoming::{read_in, take_carry};
 use super::ledger::Ledger;
@@ -163,6 +164,8 @@ pub struct Relay {
     pub pooled: Option<Box<Pooled>>,
     /// Whether the client leaves while it waits in line.
     watch: Watch,
+    client_bell: Bell,
+    pub(super) server_bell: Bell,
     /// What was carried.
     pub account: Account,
     routes: Routes,
@@ -201,6 +204,8 @@ impl Relay {
             look_at_server: false,
             pooled: None,
             watch: Watch::default(),
+            client_bell: Bell::default(),
+            server_bell: Bell::default(),
             account,
             routes,
             facts,
@@ -218,6 +223,9 @@ impl Relay {
 
     /// Carries bytes both ways until something has to be decided.
     pub async fn run(&mut self) -> Exit {
+        // Meanwhile others have read, and perhaps linked us elsewhere.
+        self.client_bell.forget();
+        self.server_bell.forget();
         std::future::poll_fn(|cx| BUFFER.with(|buffer| self.poll(cx, &mut buffer.borrow_mut()))).await
     }
 
@@ -311,7 +319,8 @@ impl Relay {
         let length = if std::mem::take(&mut self.look_at_server) {
             take_carry(&mut self.server_in, scratch)
         } else {
-            match ready!(read_in(&mut link.stream, &mut self.server_in, scratch, cx)) {
+            let kept = &mut self.server_in;
+            match ready!(self.server_bell.poll(cx, |cx| read_in(&mut link.stream, kept, scratch, cx))) {
                 Ok(Some(length)) => length,
                 Ok(None) | Err(_) => return Poll::Ready(Some(Exit::LinkLost { report: None })),
             }
@@ -413,6 +422,7 @@ impl Relay {
                             self.to_client.push(&tell::waits().to_bytes());
                             return Poll::Ready(None);
                         }
+                        self.client_bell.forget();
                         ready!(self.watch.poll(&mut self.client, &mut self.client_in, cx));
                         pooled.leave_line();
                         return Poll::Ready(Some(Exit::ClientGone { is_half: false }));
@@ -423,7 +433,8 @@ impl Relay {
         let length = if std::mem::take(&mut self.look_again) && !self.client_in.is_empty() {
             take_carry(&mut self.client_in, scratch)
         } else {
-            match ready!(read_in(&mut self.client, &mut self.client_in, scratch, cx)) {
+            let (client, kept) = (&mut self.client, &mut self.client_in);
+            match ready!(self.client_bell.poll(cx, |cx| read_in(client, kept, scratch, cx))) {
                 Ok(Some(length)) => length,
                 Ok(None) => return Poll::Ready(Some(Exit::ClientGone { is_half: true })),
                 Err(_) => return Poll::Ready(Some(Exit::ClientGone { is_half: false })),

@@ -226,6 +226,7 @@ impl Relay {
             self.look_at_server = !self.server_in.is_empty();
         }
         self.link = Some(link);
+        self.server_bell.forget();
         self.tell_of_link();
         self.account.meter().server_assignments.add(1);
         self.is_held = false;
