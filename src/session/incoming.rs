@@ -3,9 +3,7 @@
 use super::outgoing::empty;
 use crate::sys::Socket;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, ReadBuf};
 
 /// Moves what was kept to the front of the scratch buffer.
 pub(super) fn take_carry(carry: &mut Vec<u8>, scratch: &mut [u8]) -> usize {
@@ -24,9 +22,7 @@ pub(super) fn read_in(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<usize>>> {
     let kept = carry.len();
-    let mut buffer = ReadBuf::new(&mut scratch[kept..]);
-    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-    let fresh = buffer.filled().len();
+    let fresh = ready!(stream.poll_recv(cx, &mut scratch[kept..]))?;
     if fresh == 0 {
         return Poll::Ready(Ok(None));
     }

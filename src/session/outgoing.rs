@@ -40,7 +40,7 @@ impl Outgoing {
             return Ok(());
         }
         while !bytes.is_empty() {
-            match Pin::new(&mut *stream).poll_write(cx, bytes) {
+            match stream.poll_send(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => bytes = &bytes[n..],
                 Poll::Ready(Err(error)) => return Err(error),
@@ -64,7 +64,7 @@ impl Outgoing {
     pub fn write(&mut self, stream: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut done = 0;
         while done < self.rest.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.rest[done..]) {
+            match stream.poll_send(cx, &self.rest[done..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => done += n,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -11,6 +11,7 @@ mod machine;
 mod manager;
 mod random;
 mod socket;
+mod straight;
 mod unix;
 
 pub use clock::{boot_id, now};

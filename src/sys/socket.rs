@@ -1,5 +1,6 @@
 //! A connected stream that can be moved between runtimes.
 
+use super::straight;
 use super::unix::UnixSocket;
 use crate::config::Tuning;
 use bytes::{Buf, Bytes};
@@ -8,7 +9,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -156,6 +157,32 @@ impl Socket {
     /// Says when the other end is given up; nothing to do on Unix sockets.
     pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
         self.tcp().map_or(Ok(()), |tcp| tune(&SockRef::from(tcp), tuning))
+    }
+
+    /// Reads once into `room`: how many bytes, 0 at the end of the stream. For a caller that bounds by itself
+    /// how often it reads in one poll; a socket that always has more never makes it wait.
+    #[inline]
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Socket::Tcp(tcp) => straight::poll_recv(tcp, cx, room),
+            Socket::Unix(unix) => unix.poll_recv(cx, room),
+            Socket::TlsClient(_) | Socket::TlsServer(_) => {
+                let mut buffer = ReadBuf::new(room);
+                ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+        }
+    }
+
+    /// Writes once: how many of the bytes were taken. For a caller that bounds by itself how much it writes
+    /// in one poll.
+    #[inline]
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Socket::Tcp(tcp) => straight::poll_send(tcp, cx, bytes),
+            Socket::Unix(unix) => unix.poll_send(cx, bytes),
+            Socket::TlsClient(_) | Socket::TlsServer(_) => Pin::new(self).poll_write(cx, bytes),
+        }
     }
 
     /// The TCP socket underneath, for socket options.

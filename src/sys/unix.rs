@@ -1,6 +1,7 @@
 //! A Unix socket that wakes its reader only for what there is to read.
 
 use super::socket::Peer;
+use super::straight;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -43,6 +44,20 @@ impl UnixSocket {
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         Peer::Unix { uid: getsockopt(self.reads.get_ref(), PeerCredentials).ok().map(|cred| cred.uid()) }
+    }
+
+    /// See [`super::Socket::poll_recv`].
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(straight::poll_recv(&self.reads, cx, room));
+        if !self.awaits_room {
+            self.writes = None;
+        }
+        Poll::Ready(read)
+    }
+
+    /// See [`super::Socket::poll_send`].
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, |stream| straight::try_send(stream, bytes))
     }
 
     fn poll_out(
