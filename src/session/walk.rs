@@ -440,7 +440,8 @@ impl ServerWalk {
                 if !is_whole && total <= REPORT_MAX {
                     return Some(Stop::Partial);
                 }
-                if let Some((name, rest)) = cstring(&frame[HEADER..])
+                if is_whole
+                    && let Some((name, rest)) = cstring(&frame[HEADER..])
                     && let Some((value, _)) = cstring(rest)
                 {
                     keep_last(reported, name, value);

@@ -148,7 +148,8 @@ impl Pooled {
                 }
             }
             b'S' => {
-                if let Some((name, rest)) = cstring(&frame[HEADER..])
+                if is_whole
+                    && let Some((name, rest)) = cstring(&frame[HEADER..])
                     && let Some((value, _)) = cstring(rest)
                 {
                     side.has.on_report((name.into(), value.into()));
