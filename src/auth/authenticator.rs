@@ -13,7 +13,7 @@ use crate::backend::Proof;
 use crate::base::{Moment, Privilege, Retry, RoleName, Secret, sqlstate};
 use crate::config::hba::{AuthMethod, CertificateName, IdentMaps, Rule, WantedCertificate};
 use crate::observe::events::Events;
-use crate::sys::{self, Peer};
+use crate::sys::{self, Map, Peer};
 use crate::wire::md5;
 use crate::wire::message::{self, Complaint};
 use crate::wire::scram::Verifier;
@@ -74,7 +74,7 @@ pub(super) fn refused(complaint: Complaint, why: impl Into<String>) -> AuthError
 pub struct Authenticator {
     rules: Vec<Rule>,
     maps: IdentMaps,
-    static_users: HashMap<RoleName, Role>,
+    static_users: Map<RoleName, Arc<Role>>,
     admin_users: HashSet<String>,
     stats_users: HashSet<String>,
     console_uid: Option<u32>,
@@ -125,7 +125,8 @@ impl Authenticator {
         let rules = settings.effective_rules();
         let static_users = settings.static_users.into_iter().map(|user| {
             let password = user.secret.into();
-            (user.name, Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes })
+            let role = Role { password, valid_until: Moment::NEVER, may_log_in: MayLogIn::Yes };
+            (user.name, Arc::new(role))
         });
         Self {
             rules,
@@ -351,7 +352,7 @@ impl Authenticator {
     async fn role(&self, name: Option<&RoleName>) -> Result<(Option<Arc<Role>>, bool), AuthError> {
         let Some(name) = name else { return Ok((None, false)) };
         if let Some(known) = self.static_users.get(name) {
-            return Ok((Some(Arc::new(known.clone())), false));
+            return Ok((Some(known.clone()), false));
         }
         let LookedUp { role, is_cached } =
             self.until_answered(|| self.verifiers.look_up(name, self.cache)).await?;

@@ -4,12 +4,12 @@ use super::authenticator::{AuthError, refused};
 use super::plan::wrong_password;
 use crate::base::{Secret, sqlstate};
 use crate::sys;
-use crate::wire::frame::{self, Head};
+use crate::wire::frame::{self, HEADER, Head};
 use crate::wire::md5;
 use crate::wire::message::{self, Complaint};
 use crate::wire::scram::server::{Channel, Exchange, Refusal, Standing};
 use crate::wire::scram::{self, Verifier};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -20,6 +20,8 @@ const PASSWORD_MAX: usize = 65_535;
 
 /// What is read at a time: more than any honest message of SCRAM has.
 const READ_AT_ONCE: usize = 512;
+/// Room for each of our own messages of SCRAM.
+const ROOM: usize = 256;
 
 /// The client's side of the connection during the exchange.
 pub(super) struct Client<'a, S> {
@@ -43,7 +45,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        self.stream.write_all_buf(&mut self.out).await.map_err(AuthError::Gone)?;
+        // One by one: when the time is over in between, what follows stands behind what was written.
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out).await.map_err(AuthError::Gone)? {
+                0 => return Err(AuthError::Gone(io::ErrorKind::WriteZero.into())),
+                written => self.out.advance(written),
+            }
+        }
         self.stream.flush().await.map_err(AuthError::Gone)
     }
 
@@ -73,31 +81,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             Some(_) => &[scram::SCRAM_SHA_256_PLUS, scram::SCRAM_SHA_256],
             None => &[scram::SCRAM_SHA_256],
         };
+        self.out.reserve(ROOM);
         message::authentication_sasl(&mut self.out, mechanisms);
         self.send().await?;
-        let mut first = self.sasl_message().await?;
+        let mut length = self.sasl_message().await?;
         let nonce = scram::base64(&sys::random_bytes::<18>());
-        let (mechanism, data) = initial_response(&mut first, mechanisms)?;
+        let (mechanism, data) = initial_response(&self.buffered[HEADER..length], mechanisms)?;
         let channel = match (end_point, mechanism) {
             (Some(hash), scram::SCRAM_SHA_256_PLUS) => Channel::Bound(hash),
             (Some(_), _) => Channel::Unbound,
             (None, _) => Channel::Unbindable,
         };
-        let client_first = match data {
-            Some(data) => data,
+        let data = match data {
+            Some(data) => HEADER + data,
             // The mechanism without data: an empty challenge, and the data comes next.
             None => {
+                self.buffered.advance(length);
                 message::authentication_sasl_continue(&mut self.out, b"");
                 self.send().await?;
-                self.sasl_message().await?
+                length = self.sasl_message().await?;
+                HEADER
             }
         };
         let Challenge { verifier, standing, .. } = challenge;
+        let client_first = &self.buffered[data..length];
         let (exchange, server_first) =
-            Exchange::start(verifier, standing, &client_first, &nonce, channel).map_err(judged)?;
+            Exchange::start(verifier, standing, client_first, &nonce, channel).map_err(judged)?;
+        self.buffered.advance(length);
         message::authentication_sasl_continue(&mut self.out, server_first.as_bytes());
         self.send().await?;
-        let accepted = exchange.finish(&self.sasl_message().await?).map_err(judged)?;
+        let length = self.sasl_message().await?;
+        let accepted = exchange.finish(&self.buffered[HEADER..length]).map_err(judged)?;
+        self.buffered.advance(length);
         message::authentication_sasl_final(&mut self.out, accepted.server_final.as_bytes());
         Ok(accepted.keys)
     }
@@ -126,11 +141,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     /// `recv_password_packet`: a text that ends with the message. Texts that are not UTF-8 fit no
     /// password that we could know.
     async fn password(&mut self) -> Result<Secret, AuthError> {
-        let body = self.message("password", PASSWORD_MAX).await?.ok_or_else(|| {
+        let length = self.message("password", PASSWORD_MAX).await?.ok_or_else(|| {
             AuthError::Gone(io::Error::new(io::ErrorKind::InvalidData, "invalid length of a password"))
         })?;
+        let body = self.buffered.split_to(length);
         let told = |code, text| refused(Complaint::fatal(code, text), "");
-        match frame::cstring(&body) {
+        match frame::cstring(&body[HEADER..]) {
             Some(([], [])) => Err(told(sqlstate::INVALID_PASSWORD, "empty password returned by client")),
             Some((text, [])) => match std::str::from_utf8(text) {
                 Ok(text) => Ok(Secret::new(text)),
@@ -140,24 +156,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         }
     }
 
-    /// Body of the next message, which must be a SASLInitialResponse or SASLResponse.
-    async fn sasl_message(&mut self) -> Result<Bytes, AuthError> {
+    /// Reads the next message, which must be a SASLInitialResponse or SASLResponse.
+    async fn sasl_message(&mut self) -> Result<usize, AuthError> {
         // As PostgreSQL: the length goes to the log, the client has just failed.
-        let body = self.message("SASL", SASL_MESSAGE_MAX).await?;
-        body.ok_or_else(|| self.wrong("invalid length of a SASL message"))
+        let length = self.message("SASL", SASL_MESSAGE_MAX).await?;
+        length.ok_or_else(|| self.wrong("invalid length of a SASL message"))
     }
 
-    /// Body of the next message with tag `p`; `None` when it is longer than `max`.
-    async fn message(&mut self, what: &str, max: usize) -> Result<Option<Bytes>, AuthError> {
+    /// Reads until the next message, of tag `p`, stands whole at the front of `buffered`, and says how long
+    /// it is with its header; `None` when it is longer than `max`.
+    async fn message(&mut self, what: &str, max: usize) -> Result<Option<usize>, AuthError> {
         loop {
             match frame::head(self.buffered) {
                 Head::Frame { tag, .. } | Head::Bad { tag, .. } if tag != b'p' => {
                     let text = format!("expected {what} response, got message type {tag}");
                     return Err(refused(Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, text), ""));
                 }
-                Head::Frame { total, .. } if total <= frame::HEADER + max => {
+                Head::Frame { total, .. } if total <= HEADER + max => {
                     if self.buffered.len() >= total {
-                        return Ok(Some(self.buffered.split_to(total).freeze().slice(frame::HEADER..)));
+                        return Ok(Some(total));
                     }
                 }
                 Head::Frame { .. } | Head::Bad { .. } => return Ok(None),
@@ -172,22 +189,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     }
 }
 
-/// Body of a SASLInitialResponse: mechanism, length of the data or -1, data.
-fn initial_response<'a>(
-    body: &mut Bytes,
-    mechanisms: &[&'a str],
-) -> Result<(&'a str, Option<Bytes>), AuthError> {
+/// Reads the body of a SASLInitialResponse: mechanism, length of the data or -1, data. Says which of the
+/// mechanisms it is and where its data begins, if there is any.
+fn initial_response<'a>(body: &[u8], mechanisms: &[&'a str]) -> Result<(&'a str, Option<usize>), AuthError> {
     let malformed = |text| refused(Complaint::fatal(sqlstate::PROTOCOL_VIOLATION, text), "");
-    let (named, _) = frame::cstring(body).ok_or_else(|| malformed("invalid string in message"))?;
+    let (named, rest) = frame::cstring(body).ok_or_else(|| malformed("invalid string in message"))?;
     let Some(mechanism) = mechanisms.iter().find(|known| known.as_bytes() == named) else {
         return Err(malformed("client selected an invalid SASL authentication mechanism"));
     };
-    body.advance(mechanism.len() + 1);
-    let length = body.try_get_i32().map_err(|_| malformed("insufficient data left in message"))?;
-    match usize::try_from(length) {
-        Err(_) if length == -1 && body.is_empty() => Ok((mechanism, None)),
-        Ok(length) if length == body.len() => Ok((mechanism, Some(body.clone()))),
-        Ok(length) if length > body.len() => Err(malformed("insufficient data left in message")),
+    let short = || malformed("insufficient data left in message");
+    let (length, data) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    match usize::try_from(i32::from_be_bytes(*length)) {
+        Err(_) if *length == [0xff; 4] && data.is_empty() => Ok((mechanism, None)),
+        Ok(length) if length == data.len() => Ok((mechanism, Some(body.len() - length))),
+        Ok(length) if length > data.len() => Err(short()),
         Ok(_) | Err(_) => Err(malformed("invalid message format")),
     }
 }

@@ -59,8 +59,15 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
+fn put_base64(text: &mut String, bytes: &[u8]) {
+    base64::engine::general_purpose::STANDARD.encode_string(bytes, text);
+}
+
 fn key_from_base64(text: &str) -> Option<[u8; KEY_LENGTH]> {
-    from_base64(text)?.try_into().ok()
+    // The decoder wants room for what the length of the text lets it expect.
+    let mut key = [0; KEY_LENGTH + 4];
+    let length = base64::engine::general_purpose::STANDARD.decode_slice(text, &mut key).ok()?;
+    key[..length].try_into().ok()
 }
 
 #[cfg(test)]

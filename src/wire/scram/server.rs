@@ -2,9 +2,11 @@
 //!
 //! Follows auth-scram.c of PostgreSQL case by case, texts included: drivers show them.
 
-use super::{Keys, Verifier, base64, bound_to, hmac_sha256, is_equal, key_from_base64, sha256, xor};
+use super::{Keys, Verifier, bound_to, hmac_sha256, is_equal, key_from_base64, put_base64, sha256, xor};
 use crate::base::sqlstate;
 use std::borrow::Cow;
+use std::fmt::Write;
+use std::ops::Range;
 
 /// Why an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +53,10 @@ pub struct Exchange {
     /// What the client must repeat as `c=`: its gs2 header in base64.
     binding: Cow<'static, str>,
     is_bound: bool,
-    nonce: String,
     /// `client-first-message-bare,server-first-message`
     so_far: String,
+    /// Where in it both sides' nonce stands.
+    nonce: Range<usize>,
 }
 
 /// An accepted exchange.
@@ -107,11 +110,17 @@ impl Exchange {
         while !rest.is_empty() {
             (_, _, rest) = any_attribute(rest)?;
         }
-        let nonce = format!("{client_nonce}{server_nonce}");
-        let server_first = format!("r={nonce},s={},i={}", base64(&verifier.salt), verifier.iterations);
-        let so_far = format!("{bare},{server_first}");
+        let length = bare.len() + client_nonce.len() + server_nonce.len() + 2 * verifier.salt.len();
+        let mut so_far = String::with_capacity(length + 32);
+        let first = bare.len() + 1;
+        so_far.extend([bare, ",r=", client_nonce, server_nonce]);
+        let nonce = first + 2..so_far.len();
+        so_far.push_str(",s=");
+        put_base64(&mut so_far, &verifier.salt);
+        write!(so_far, ",i={}", verifier.iterations).expect("a text takes everything");
+        let server_first = so_far[first..].to_owned();
         let is_bound = matches!(channel, Channel::Bound(_));
-        Ok((Exchange { verifier, standing, binding, is_bound, nonce, so_far }, server_first))
+        Ok((Exchange { verifier, standing, binding, is_bound, so_far, nonce }, server_first))
     }
 
     /// Takes `client-final-message`; the exchange is over either way.
@@ -142,7 +151,7 @@ impl Exchange {
         if !rest.is_empty() {
             return Err(malformed("Garbage found at the end of client-final-message."));
         }
-        if nonce != self.nonce {
+        if nonce != &self.so_far[self.nonce] {
             return Err(Refusal::Malformed {
                 code: sqlstate::PROTOCOL_VIOLATION,
                 message: "invalid SCRAM response".to_owned(),
@@ -158,10 +167,10 @@ impl Exchange {
             Standing::Genuine | Standing::Doomed => return Err(Refusal::WrongPassword),
         }
         let server_signature = hmac_sha256(&self.verifier.server_key, &signed);
-        Ok(Accepted {
-            server_final: format!("v={}", base64(&server_signature)),
-            keys: Keys { client_key, server_key: self.verifier.server_key },
-        })
+        let mut server_final = String::with_capacity(64);
+        server_final.push_str("v=");
+        put_base64(&mut server_final, &server_signature);
+        Ok(Accepted { server_final, keys: Keys { client_key, server_key: self.verifier.server_key } })
     }
 }
 

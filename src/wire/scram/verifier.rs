@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What PostgreSQL keeps of a password in `pg_authid.rolpassword`:
 /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` ("pg_authid").
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     pub(super) iterations: NonZeroU32,
-    pub(super) salt: Vec<u8>,
+    pub(super) salt: Arc<[u8]>,
     pub(super) stored_key: [u8; KEY_LENGTH],
     pub(super) server_key: [u8; KEY_LENGTH],
 }
@@ -66,7 +67,7 @@ impl Verifier {
         let keys = Keys::derive(password, salt, iterations);
         Verifier {
             iterations,
-            salt: salt.to_vec(),
+            salt: salt.into(),
             stored_key: sha256(&keys.client_key),
             server_key: keys.server_key,
         }
@@ -79,7 +80,7 @@ impl Verifier {
         let salt = hmac_sha256(secret, &[b"salt", user]);
         Verifier {
             iterations: Self::DEFAULT_ITERATIONS,
-            salt: salt[..Self::SALT_LENGTH].to_vec(),
+            salt: salt[..Self::SALT_LENGTH].into(),
             // Nobody knows an input whose SHA-256 is this; the exchange is doomed besides.
             stored_key: hmac_sha256(secret, &[b"stored", user]),
             server_key: hmac_sha256(secret, &[b"server", user]),
@@ -110,7 +111,7 @@ impl FromStr for Verifier {
             (scheme == super::SCRAM_SHA_256).then_some(())?;
             Some(Verifier {
                 iterations: iterations.parse().ok()?,
-                salt: super::from_base64(salt)?,
+                salt: super::from_base64(salt)?.into(),
                 stored_key: key_from_base64(stored_key)?,
                 server_key: key_from_base64(server_key)?,
             })
