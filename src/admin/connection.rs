@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             message::parameter_status(out, name.as_bytes(), value.as_bytes());
         }
         match &self.cancel_key {
-            Some(key) => message::backend_key_data(out, key.pid, &key.secret),
+            Some(key) => message::backend_key_data(out, key.pid(), key.secret()),
             // A key that cancels nothing keeps drivers content.
             None => message::backend_key_data(out, invented_pid(), &random_bytes::<4>()),
         }

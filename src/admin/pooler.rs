@@ -149,7 +149,7 @@ fn client_row(pooler: &Pooler, client: &ClientFacts, state: &str) -> Row {
     let [seconds, micros] = wait(waiting_time(pooler, client));
     vec![
         some("C"),
-        some(&origin.user),
+        some(origin.user.as_str()),
         name(&origin.database),
         replication(origin.replication.as_deref()),
         some(state),
@@ -193,7 +193,7 @@ fn link_row(pooler: &Pooler, link: &LinkFacts, state: &str) -> Row {
     let client = link.client().and_then(|id| pooler.clients.iter().find(|client| client.id == id));
     vec![
         some("S"),
-        some(&origin.user),
+        some(origin.user.as_str()),
         name(&origin.database),
         replication(origin.replication.as_deref()),
         some(state),
@@ -288,7 +288,7 @@ fn pools(pooler: &Pooler) -> Vec<Row> {
 fn by_pool(pooler: &Pooler) -> BTreeMap<(Vec<u8>, String), Pool> {
     let mut pools: BTreeMap<(Vec<u8>, String), Pool> = BTreeMap::new();
     for client in &pooler.clients {
-        let key = (client.origin.database.clone(), client.origin.user.clone());
+        let key = (client.origin.database.to_vec(), client.origin.user.to_string());
         let pool = pools.entry(key).or_default();
         match client.state() {
             ClientState::Waiting => pool.waiting += 1,
@@ -315,7 +315,7 @@ fn database_names(pooler: &Pooler) -> BTreeSet<Vec<u8>> {
         names.insert(config.local.database.as_str().into());
     }
     names.extend(config.mirrors.iter().map(|mirror| mirror.database.as_str().into()));
-    names.extend(pooler.clients.iter().map(|client| client.origin.database.clone()));
+    names.extend(pooler.clients.iter().map(|client| client.origin.database.to_vec()));
     names.extend(pooler.links.iter().map(|link| link.origin.database.clone()));
     names.extend(pooler.counts.iter().map(|counts| counts.database.clone()));
     names.extend(pooler.paused.iter().cloned());
@@ -335,7 +335,7 @@ fn databases(pooler: &Pooler) -> Vec<Row> {
         let own = config.pool.databases.get(text.as_ref());
         let listed = config.databases.named.get(text.as_ref());
         let links = pooler.links.iter().filter(|link| link.origin.database == database).count();
-        let clients = pooler.clients.iter().filter(|client| client.origin.database == database).count();
+        let clients = pooler.clients.iter().filter(|client| *client.origin.database == *database).count();
         vec![
             name(&database),
             some(&host),
@@ -364,7 +364,7 @@ fn user_names(pooler: &Pooler) -> BTreeSet<String> {
     let config = &pooler.config;
     let mut names: BTreeSet<String> = config.pool.users.keys().cloned().collect();
     names.extend(config.auth.users.iter().map(|user| user.name.to_string()));
-    names.extend(pooler.clients.iter().map(|client| client.origin.user.clone()));
+    names.extend(pooler.clients.iter().map(|client| client.origin.user.to_string()));
     names.extend(pooler.links.iter().map(|link| link.origin.user.clone()));
     names
 }
@@ -377,7 +377,7 @@ fn users(pooler: &Pooler) -> Vec<Row> {
         // As there: right-aligned where it is set, empty where it is not.
         let size = |value: Option<u32>| Some(value.map(|size| format!("{size:9}")).unwrap_or_default());
         let links = pooler.links.iter().filter(|link| link.origin.user == user).count();
-        let clients = pooler.clients.iter().filter(|client| client.origin.user == user).count();
+        let clients = pooler.clients.iter().filter(|client| client.origin.user.as_str() == user).count();
         vec![
             some(&user),
             size(own.and_then(|own| own.size)),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::{Epoch, Moment, Site};
+use crate::base::{Epoch, Moment, RoleName, Site};
 use crate::config::{File, Machine, Sources, load};
 use crate::observe::clients::{ClientOrigin, Clients};
 use crate::observe::links::{LinkOrigin, Links};
@@ -28,8 +28,8 @@ fn sample() -> Pooler {
     let (clients, links) = (Clients::default(), Links::default());
     let client = |user: &str, peer| {
         let origin = ClientOrigin {
-            database: b"shop".to_vec(),
-            user: user.to_owned(),
+            database: b"shop".as_slice().into(),
+            user: RoleName::new(user).unwrap(),
             peer,
             local: Peer::Tcp("127.0.0.1:6432".parse().unwrap()),
             tls: None,

@@ -44,11 +44,12 @@ impl Which {
     fn has(&self, world: &World, site: Site, database: &[u8]) -> bool {
         let Which::One(name) = self else { return true };
         let map = world.routes.map();
-        let Some(on_server) = map.names.on_server(name.as_str().as_bytes()) else { return false };
+        let named = name.as_str().as_bytes().into();
+        let Some(on_server) = map.names.on_server(&named) else { return false };
         match site {
-            Site::Local => database == on_server,
+            Site::Local => *database == **on_server,
             Site::Cloud => map.mirrored.iter().any(|(source, target)| {
-                source.as_str().as_bytes() == on_server && target.as_str().as_bytes() == database
+                *source.as_str().as_bytes() == **on_server && target.as_str().as_bytes() == database
             }),
         }
     }
@@ -98,8 +99,9 @@ impl Desk {
     /// mistyped stops nothing. What was stopped can be resumed though it is served no more.
     fn served(&self, name: Option<String>) -> Result<Which, ConsoleError> {
         let which = Which::of(name)?;
+        let names = self.0.routes.map().names.clone();
         match &which {
-            Which::One(name) if self.0.routes.map().names.on_server(name.as_str().as_bytes()).is_none() => {
+            Which::One(name) if names.on_server(&name.as_str().as_bytes().into()).is_none() => {
                 Err(ConsoleError::new(sqlstate::UNDEFINED_DATABASE, format!("no such database: {name}")))
             }
             Which::One(_) | Which::All => Ok(which),
@@ -183,7 +185,7 @@ impl Desk {
         for client in self.0.clients().list() {
             let is_meant = match which {
                 Which::All => true,
-                Which::One(name) => client.origin.database == name.as_str().as_bytes(),
+                Which::One(name) => *client.origin.database == *name.as_str().as_bytes(),
             };
             if is_meant {
                 client.order(Order::Kill);

@@ -105,7 +105,7 @@ pub fn names(databases: &config::Databases) -> Arc<Names> {
         let bytes = |text: &str| text.as_bytes().to_vec();
         let parameters = database.settings.iter().map(|(name, value)| (bytes(name), bytes(value)));
         let database = bytes(database.name.as_str());
-        (bytes(name), Named { database, login, parameters: parameters.collect() })
+        (bytes(name), Named { database: database.into(), login, parameters: parameters.collect() })
     });
     let are_all = databases.others == config::Others::Refused;
     Arc::new(Names { named: named.collect(), are_all })

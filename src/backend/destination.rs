@@ -19,9 +19,9 @@ pub struct Destination {
     /// Ways to reach it, the best first.
     pub upstream: Arc<Upstream>,
     /// The database as clients name it.
-    pub named: Vec<u8>,
+    pub named: Arc<[u8]>,
     /// Name of the database on that server.
-    pub database: Vec<u8>,
+    pub database: Arc<[u8]>,
     /// Under which epoch.
     pub epoch: Epoch,
     /// In which life of the server.

@@ -3,7 +3,7 @@
 //! A client's facts are written by the thread that serves it and read by whoever asks. Each write
 //! is one plain store: nothing on the way of a statement takes a lock or waits.
 
-use crate::base::Moment;
+use crate::base::{Moment, RoleName};
 use crate::sys::Peer;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -73,9 +73,9 @@ impl Order {
 #[derive(Debug, Clone)]
 pub struct ClientOrigin {
     /// The database as the client named it.
-    pub database: Vec<u8>,
+    pub database: Arc<[u8]>,
     /// Its role.
-    pub user: String,
+    pub user: RoleName,
     /// Where it connects from.
     pub peer: Peer,
     /// Which address of ours it has connected to.
@@ -95,8 +95,8 @@ impl ClientOrigin {
     /// Somebody.
     pub fn of_test() -> Self {
         Self {
-            database: b"shop".to_vec(),
-            user: "app".to_owned(),
+            database: b"shop".as_slice().into(),
+            user: RoleName::new("app").expect("it is a name"),
             peer: Peer::Unknown,
             local: Peer::Unknown,
             tls: None,
@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     fn origin(user: &str) -> ClientOrigin {
-        ClientOrigin { user: user.to_owned(), ..ClientOrigin::of_test() }
+        ClientOrigin { user: RoleName::new(user).unwrap(), ..ClientOrigin::of_test() }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Pools {
         let mut pinned: BTreeMap<PoolKey, u32> = BTreeMap::new();
         for client in &self.clients {
             let origin = &client.origin;
-            let pool = (text(&origin.database), origin.user.clone());
+            let pool = (text(&origin.database), origin.user.to_string());
             let state = client.state();
             let place = CLIENT_STATES.iter().position(|(known, _)| *known == state).expect("all are listed");
             states.entry(pool.clone()).or_default()[place] += 1;

@@ -115,7 +115,13 @@ pub enum Carrier {
 #[derive(Debug, Clone, Default)]
 pub struct Traffic(Arc<Mutex<Pools>>);
 
-type Pools = BTreeMap<PoolName, Meters>;
+#[derive(Debug, Default)]
+struct Pools {
+    /// By database and by user.
+    meters: BTreeMap<Vec<u8>, BTreeMap<String, Meters>>,
+    count: usize,
+}
+
 type Meters = BTreeMap<Carrier, Arc<Meter>>;
 
 /// A pool, by database and user as clients name them.
@@ -145,12 +151,13 @@ pub struct PoolTraffic {
 impl Traffic {
     /// The meter of a pool for one who carries.
     pub fn meter(&self, database: &[u8], user: &str, carrier: Carrier) -> Arc<Meter> {
-        let mut name = PoolName { database: database.to_vec(), user: user.to_owned() };
         let mut pools = self.pools();
-        if pools.len() >= POOLS_MAX && !pools.contains_key(&name) {
-            name = PoolName { database: OTHERS.into(), user: OTHERS.into() };
-        }
-        pools.entry(name).or_default().entry(carrier).or_default().clone()
+        let known = pools.meters.get_mut(database).and_then(|users| users.get_mut(user));
+        let meters = match known {
+            Some(meters) => meters,
+            None => pools.begin(database, user),
+        };
+        meters.entry(carrier).or_default().clone()
     }
 
     /// What was counted for each pool.
@@ -167,15 +174,15 @@ impl Traffic {
             }
             sum
         };
-        pools.iter().map(|(name, meters)| (name.clone(), summed(meters))).collect()
+        pools.iter().map(|(name, meters)| (name, summed(meters))).collect()
     }
 
     /// The counts of each database, over all its users.
     pub fn by_database(&self) -> BTreeMap<Vec<u8>, Counts> {
         let mut sums: BTreeMap<Vec<u8>, Counts> = BTreeMap::new();
-        for (name, meters) in self.pools().iter() {
-            let sum = sums.entry(name.database.clone()).or_default();
-            for meter in meters.values() {
+        for (database, users) in &self.pools().meters {
+            let sum = sums.entry(database.clone()).or_default();
+            for meter in users.values().flat_map(Meters::values) {
                 *sum = sum.plus(&meter.counts());
             }
         }
@@ -184,6 +191,23 @@ impl Traffic {
 
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.0.lock().expect("no holder of the meters panics")
+    }
+}
+
+impl Pools {
+    /// The meters of a pool that has none of its own yet.
+    fn begin(&mut self, database: &[u8], user: &str) -> &mut Meters {
+        let is_one_too_many = self.count >= POOLS_MAX;
+        let (database, user) = if is_one_too_many { (OTHERS.as_bytes(), OTHERS) } else { (database, user) };
+        self.count += usize::from(!is_one_too_many);
+        self.meters.entry(database.to_vec()).or_default().entry(user.to_owned()).or_default()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (PoolName, &Meters)> {
+        self.meters.iter().flat_map(|(database, users)| {
+            let name = |user: &String| PoolName { database: database.clone(), user: user.clone() };
+            users.iter().map(move |(user, meters)| (name(user), meters))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! How many clients there may be: all together, of one database, of one user.
 
-use crate::base::sqlstate;
-use crate::config::Pool;
+use crate::base::{RoleName, sqlstate};
+use crate::config::Rules;
 use crate::sys::Map;
 use crate::wire::message::Complaint;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,16 +13,16 @@ pub struct Admission(Arc<Mutex<Counts>>);
 #[derive(Debug, Default)]
 struct Counts {
     all: u32,
-    databases: Map<Vec<u8>, u32>,
-    users: Map<String, u32>,
+    databases: Map<Arc<[u8]>, u32>,
+    users: Map<RoleName, u32>,
 }
 
 /// A client that counts until this is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     admission: Admission,
-    database: Vec<u8>,
-    user: String,
+    database: Arc<[u8]>,
+    user: RoleName,
 }
 
 /// Why one more client is not let in.
@@ -60,34 +60,32 @@ impl TooMany {
 
 impl Admission {
     /// Lets a client in that has proved who it is, or says which limit is reached.
-    pub fn admit(&self, limits: &Pool, database: &[u8], user: &str) -> Result<Admitted, TooMany> {
-        let rules = limits.rules(database, user);
+    /// `most` is `max_client_conn`, `rules` what holds for this user and database.
+    pub fn admit(
+        &self,
+        most: u32,
+        rules: &Rules,
+        database: &Arc<[u8]>,
+        user: &RoleName,
+    ) -> Result<Admitted, TooMany> {
         let mut counts = self.counts();
-        let of_database = counts.databases.get(database).copied().unwrap_or(0);
-        let of_user = counts.users.get(user).copied().unwrap_or(0);
-        if counts.all >= limits.max_client_conn {
-            return Err(TooMany::Clients(limits.max_client_conn));
+        if counts.all >= most {
+            return Err(TooMany::Clients(most));
         }
-        if let Some(most) = rules.max_db_client_connections.filter(|most| of_database >= *most) {
+        if let Some(most) = rules.max_db_client_connections
+            && counts.databases.get(database).is_some_and(|taken| *taken >= most)
+        {
             return Err(TooMany::OfDatabase(String::from_utf8_lossy(database).into_owned(), most));
         }
-        if let Some(most) = rules.max_user_client_connections.filter(|most| of_user >= *most) {
-            return Err(TooMany::OfUser(user.to_owned(), most));
+        if let Some(most) = rules.max_user_client_connections
+            && counts.users.get(user).is_some_and(|taken| *taken >= most)
+        {
+            return Err(TooMany::OfUser(user.to_string(), most));
         }
         counts.all += 1;
-        *counts.databases.entry(database.to_vec()).or_default() += 1;
-        *counts.users.entry(user.to_owned()).or_default() += 1;
-        Ok(Admitted { admission: self.clone(), database: database.to_vec(), user: user.to_owned() })
-    }
-
-    /// How many are in: of a database, of a user.
-    pub fn of_database(&self, database: &[u8]) -> u32 {
-        self.counts().databases.get(database).copied().unwrap_or(0)
-    }
-
-    /// How many clients of a user are in.
-    pub fn of_user(&self, user: &str) -> u32 {
-        self.counts().users.get(user).copied().unwrap_or(0)
+        *counts.databases.entry(database.clone()).or_default() += 1;
+        *counts.users.entry(user.clone()).or_default() += 1;
+        Ok(Admitted { admission: self.clone(), database: database.clone(), user: user.clone() })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -115,7 +113,11 @@ fn less<K: std::hash::Hash + Eq>(counts: &mut Map<K, u32>, key: &K) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::PoolTable;
+    use crate::config::{Pool, PoolTable};
+
+    fn named(database: &str, user: &str) -> (Arc<[u8]>, RoleName) {
+        (database.as_bytes().into(), RoleName::new(user).unwrap())
+    }
 
     #[test]
     fn each_limit_counts_for_itself_and_a_leaver_makes_room() {
@@ -124,7 +126,11 @@ mod tests {
         limits.databases.insert("shop".into(), table(2));
         limits.users.insert("app".into(), table(3));
         let admission = Admission::default();
-        let admit = |database: &str, user| admission.admit(&limits, database.as_bytes(), user);
+        let admit = |database: &str, user: &str| {
+            let rules = limits.rules(database.as_bytes(), user);
+            let (database, user) = named(database, user);
+            admission.admit(limits.max_client_conn, &rules, &database, &user)
+        };
         let first = admit("shop", "app").unwrap();
         let _second = admit("shop", "other").unwrap();
         assert_eq!(admit("shop", "third").unwrap_err(), TooMany::OfDatabase("shop".into(), 2));
@@ -137,13 +143,17 @@ mod tests {
         let _sixth = admit("stock", "app").unwrap();
         drop(_second);
         assert_eq!(admit("stock", "app").unwrap_err(), TooMany::OfUser("app".into(), 3));
-        assert_eq!((admission.of_database(b"stock"), admission.of_user("app")), (2, 3));
+        let (stock, app) = named("stock", "app");
+        let counts = admission.counts();
+        assert_eq!((counts.databases[&stock], counts.users[&app]), (2, 3));
     }
 
     #[test]
     fn nothing_is_kept_of_who_has_left() {
         let admission = Admission::default();
-        drop(admission.admit(&Pool::default(), b"shop", "app").unwrap());
+        let rules = Pool::default().rules(b"shop", "app");
+        let (shop, app) = named("shop", "app");
+        drop(admission.admit(1, &rules, &shop, &app).unwrap());
         let counts = admission.counts();
         assert!(counts.all == 0 && counts.databases.is_empty() && counts.users.is_empty());
     }

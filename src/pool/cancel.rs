@@ -2,6 +2,7 @@
 
 use crate::backend::{self, Endpoint};
 use crate::sys::{self, Map};
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -59,8 +60,27 @@ struct Meaning {
 }
 
 type Slot = Arc<Meaning>;
+
 /// Process id and secret, as a client knows them.
-type Key = (i32, Vec<u8>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    pid: i32,
+    length: usize,
+    /// Zeros behind its length.
+    secret: [u8; SECRET_MAX],
+}
+
+/// Our longest secret.
+const SECRET_MAX: usize = 32;
+
+impl Key {
+    /// `None`: no client has such a one.
+    fn new(pid: i32, secret: &[u8]) -> Option<Self> {
+        let mut key = Self { pid, length: secret.len(), secret: [0; SECRET_MAX] };
+        key.secret.get_mut(..secret.len())?.copy_from_slice(secret);
+        Some(key)
+    }
+}
 
 /// All clients' cancel keys. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -71,10 +91,7 @@ pub struct Cancels(Arc<Mutex<Map<Key, Slot>>>);
 pub struct CancelKey {
     all: Cancels,
     slot: Slot,
-    /// The process id that the client is told: the back end's at log-in.
-    pub pid: i32,
-    /// Our own secret for it.
-    pub secret: Vec<u8>,
+    key: Key,
 }
 
 impl Cancels {
@@ -84,10 +101,11 @@ impl Cancels {
         let slot = Slot::default();
         let mut all = locked(&self.0);
         loop {
-            let secret = sys::random_bytes::<32>()[..length.min(32)].to_vec();
-            if let std::collections::hash_map::Entry::Vacant(free) = all.entry((pid, secret.clone())) {
+            let random = sys::random_bytes::<SECRET_MAX>();
+            let key = Key::new(pid, &random[..length.min(SECRET_MAX)]).expect("it is not longer");
+            if let Entry::Vacant(free) = all.entry(key) {
                 free.insert(slot.clone());
-                return CancelKey { all: self.clone(), slot, pid, secret };
+                return CancelKey { all: self.clone(), slot, key };
             }
         }
     }
@@ -96,7 +114,7 @@ impl Cancels {
     /// random bits: timing tells nothing that guessing would not. A session that waits without one
     /// is told instead, see [`CancelKey::asked`].
     pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Arc<CancelTarget>> {
-        let slot = locked(&self.0).get(&(pid, secret.to_vec()))?.clone();
+        let slot = locked(&self.0).get(&Key::new(pid, secret)?)?.clone();
         let target = locked(&slot.target).clone();
         if target.is_none() {
             slot.asked.notify_waiters();
@@ -110,6 +128,16 @@ impl Cancels {
 }
 
 impl CancelKey {
+    /// The process id that the client is told: the back end's at log-in.
+    pub fn pid(&self) -> i32 {
+        self.key.pid
+    }
+
+    /// Our own secret for it.
+    pub fn secret(&self) -> &[u8] {
+        &self.key.secret[..self.key.length]
+    }
+
     /// From now on the key means `target`, or nothing.
     pub fn point_to(&self, target: Option<Arc<CancelTarget>>) {
         *locked(&self.slot.target) = target;
@@ -160,7 +188,7 @@ impl CancelPointer {
 
 impl Drop for CancelKey {
     fn drop(&mut self) {
-        locked(&self.all.0).remove(&(self.pid, std::mem::take(&mut self.secret)));
+        locked(&self.all.0).remove(&self.key);
     }
 }
 
@@ -178,20 +206,20 @@ mod tests {
     fn a_key_means_its_back_end_until_its_session_ends() {
         let cancels = Cancels::default();
         let key = cancels.register(7, 4);
-        assert_eq!(key.secret.len(), 4);
-        assert!(cancels.find(7, &key.secret).is_none());
+        assert_eq!(key.secret().len(), 4);
+        assert!(cancels.find(7, key.secret()).is_none());
         let address = Address::Tcp { host: "localhost".into(), port: 1 };
         let endpoint = Endpoint { address, tls: ServerTls::disabled() };
         let target = Arc::new(CancelTarget::new(endpoint, 7, vec![1, 2, 3, 4]));
         key.point_to(Some(target.clone()));
-        assert_eq!(cancels.find(7, &key.secret).unwrap().secret, [1, 2, 3, 4]);
-        assert!(cancels.find(8, &key.secret).is_none());
-        let cancel = cancels.find(7, &key.secret);
+        assert_eq!(cancels.find(7, key.secret()).unwrap().secret, [1, 2, 3, 4]);
+        assert!(cancels.find(8, key.secret()).is_none());
+        let cancel = cancels.find(7, key.secret());
         key.point_to(None);
         assert!(is_cancelled(&target));
         drop(cancel);
         assert!(!is_cancelled(&target));
-        let secret = key.secret.clone();
+        let secret = key.secret().to_vec();
         drop(key);
         assert!(cancels.find(7, &secret).is_none());
     }

@@ -114,7 +114,7 @@ pub struct Pool(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     settings: ArcSwap<Settings>,
     pub(super) runtime: Handle,
-    groups: Mutex<Map<GroupKey, Arc<Group>>>,
+    groups: Mutex<Map<Arc<GroupKey>, Arc<Group>>>,
     seats: Seats,
     links: Links,
     /// Permits for links that are being opened, by site.
@@ -215,7 +215,7 @@ impl Pool {
         let origin = LinkOrigin {
             site: request.destination.site,
             epoch,
-            database: group.named.clone(),
+            database: group.named.to_vec(),
             user: request.login.user.to_string(),
             address: address.clone(),
             pid: link.pid,
@@ -226,7 +226,7 @@ impl Pool {
         let lifetime = jittered(group.rules.load().server_lifetime, sys::random_bytes());
         let facts = Arc::new(Facts {
             opened_with: request.parameters.clone(),
-            reported: group.share(link.parameters),
+            greeting: group.share(link.parameters),
             target: Arc::new(CancelTarget::new(link.endpoint, link.pid, link.secret)),
             expires_at: sys::now() + lifetime,
             entry: self.0.links.enter(origin),
@@ -261,18 +261,19 @@ impl Pool {
         if let Some(spare) = of_group {
             group.trim(most(spare));
         }
-        let (site, database) = (request.destination.site, &request.destination.database);
+        let site = request.destination.site;
         let groups = self.groups();
         let here = groups.iter().filter(|(key, _)| key.site == site);
         for (spare, is_meant) in [
             (
                 of_database,
-                (|key, database, _| key.database == *database) as fn(&GroupKey, &Vec<u8>, &str) -> bool,
+                (|key, request| key.database == request.destination.database)
+                    as fn(&GroupKey, &Request) -> bool,
             ),
-            (of_user, |key, _, user| key.user == user),
+            (of_user, |key, request| key.user == request.login.user),
         ] {
             let Some(spare) = spare else { continue };
-            let meant = here.clone().filter(|(key, _)| is_meant(key, database, request.login.user.as_str()));
+            let meant = here.clone().filter(|(key, _)| is_meant(key, request));
             let mut left = most(spare);
             for (_, group) in meant {
                 group.trim(left);
@@ -342,7 +343,7 @@ impl Pool {
         let limits = settings.limits.clone();
         self.0.settings.store(Arc::new(settings));
         for (key, group) in self.groups().iter() {
-            let rules = limits.rules(&group.named, &key.user);
+            let rules = limits.rules(&group.named, key.user.as_str());
             self.0.seats.change_rules(key, &rules);
             group.rules.store(Arc::new(rules));
         }
@@ -405,7 +406,7 @@ impl Pool {
     /// anew who is let in.
     pub fn outdate(&self, chosen: impl Fn(&str, &[u8]) -> bool) {
         for (key, group) in self.groups().iter() {
-            if chosen(&key.user, &key.database) {
+            if chosen(key.user.as_str(), &key.database) {
                 group.retire();
             }
             group.welcomes.forget();
@@ -443,7 +444,7 @@ impl Pool {
     fn group(&self, request: &Request) -> Arc<Group> {
         let key = GroupKey {
             site: request.destination.site,
-            user: request.login.user.as_str().to_owned(),
+            user: request.login.user.clone(),
             database: request.destination.database.clone(),
         };
         let mut groups = self.groups();
@@ -451,14 +452,14 @@ impl Pool {
             return group.clone();
         }
         let named = request.destination.named.clone();
-        let rules = self.0.settings.load().limits.rules(&named, &key.user);
-        let group =
-            Arc::new(Group::new(key.clone(), named, rules, self.0.seats.clone(), self.starving(key.site)));
+        let rules = self.0.settings.load().limits.rules(&named, key.user.as_str());
+        let (starving, key) = (self.starving(key.site), Arc::new(key));
+        let group = Arc::new(Group::new(key.clone(), named, rules, self.0.seats.clone(), starving));
         groups.insert(key, group.clone());
         group
     }
 
-    pub(super) fn groups(&self) -> std::sync::MutexGuard<'_, Map<GroupKey, Arc<Group>>> {
+    pub(super) fn groups(&self) -> std::sync::MutexGuard<'_, Map<Arc<GroupKey>, Arc<Group>>> {
         self.0.groups.lock().expect("no holder of the groups panics")
     }
 

@@ -4,27 +4,37 @@ use super::CancelTarget;
 use super::limits::Limit;
 use super::reset;
 use super::seats::{Seat, Seats};
-use crate::base::{Epoch, Moment, Site};
+use crate::base::{Epoch, Moment, RoleName, Site};
 use crate::config::Rules;
 use crate::observe::links::{LinkEntry, LinkState};
 use crate::sys::Detached;
+use crate::wire::message::parameter_status;
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Start-up parameters besides `user` and `database`, in the order in which the client sent them.
-pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Parameters = Arc<Vec<(Vec<u8>, Vec<u8>)>>;
 
 /// Settings as a server has reported them, by name and value. Links that were told the same share
 /// one list: it is longer than everything else that an idle session needs.
 pub type Reports = Arc<Vec<(Vec<u8>, Vec<u8>)>>;
 
+/// What a server has reported at a log-in.
+#[derive(Debug, Default)]
+pub struct Greeting {
+    pub reported: Reports,
+    /// The same as messages, for clients that are welcomed with it.
+    pub messages: Box<[u8]>,
+}
+
 /// Whose links, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupKey {
     pub site: Site,
-    pub user: String,
-    pub database: Vec<u8>,
+    pub user: RoleName,
+    pub database: Arc<[u8]>,
 }
 
 /// A link that nobody uses.
@@ -42,7 +52,7 @@ pub struct Facts {
     /// The start-up parameters it was opened with: only a client with the same ones may have it.
     pub opened_with: Parameters,
     /// What the server reported at log-in, and reports again after a reset.
-    pub reported: Reports,
+    pub greeting: Arc<Greeting>,
     pub target: Arc<CancelTarget>,
     /// When it has become too old.
     pub expires_at: Moment,
@@ -57,7 +67,7 @@ pub struct Facts {
 pub struct Group {
     key: Arc<GroupKey>,
     /// The database as clients name it.
-    pub named: Vec<u8>,
+    pub named: Arc<[u8]>,
     /// What holds for it; a reload changes it.
     pub rules: ArcSwap<Rules>,
     seats: Seats,
@@ -65,7 +75,7 @@ pub struct Group {
     last: Mutex<Option<super::Request>>,
     idle: Mutex<Vec<Idle>>,
     /// Of the link that was opened last.
-    reported: Mutex<Reports>,
+    greeting: Mutex<Arc<Greeting>>,
     /// Links of an earlier one are retired: closed as soon as nobody uses them.
     generation: AtomicU64,
     /// Every link that is open, used or not.
@@ -90,20 +100,20 @@ impl Drop for Waiting<'_> {
 
 impl Group {
     pub fn new(
-        key: GroupKey,
-        named: Vec<u8>,
+        key: Arc<GroupKey>,
+        named: Arc<[u8]>,
         rules: Rules,
         seats: Seats,
         starving: Arc<AtomicUsize>,
     ) -> Self {
         Self {
-            key: Arc::new(key),
+            key,
             named,
             rules: ArcSwap::from_pointee(rules),
             seats,
             last: Mutex::default(),
             idle: Mutex::default(),
-            reported: Mutex::default(),
+            greeting: Mutex::default(),
             generation: AtomicU64::default(),
             open: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -169,10 +179,14 @@ impl Group {
     }
 
     /// The list of the link before, where it is the same.
-    pub fn share(&self, reported: Vec<(Vec<u8>, Vec<u8>)>) -> Reports {
-        let mut last = self.reported.lock().expect("no holder of the reports panics");
-        if **last != reported {
-            *last = Arc::new(reported);
+    pub fn share(&self, reported: Vec<(Vec<u8>, Vec<u8>)>) -> Arc<Greeting> {
+        let mut last = self.greeting.lock().expect("no holder of the greeting panics");
+        if *last.reported != reported {
+            let mut messages = BytesMut::new();
+            for (name, value) in &reported {
+                parameter_status(&mut messages, name, value);
+            }
+            *last = Arc::new(Greeting { reported: Arc::new(reported), messages: messages[..].into() });
         }
         last.clone()
     }

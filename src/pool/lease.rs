@@ -76,7 +76,12 @@ impl Drop for Counted {
 impl Lease {
     /// What the server reported when the link was opened.
     pub fn reported(&self) -> &Reports {
-        &self.facts.reported
+        &self.facts.greeting.reported
+    }
+
+    /// The same as messages.
+    pub fn greeting(&self) -> &[u8] {
+        &self.facts.greeting.messages
     }
 
     /// How to cancel what its back end does.
@@ -157,7 +162,7 @@ impl Lease {
         let entry = facts.entry.facts().clone();
         entry.set_state(LinkState::Tested);
         entry.set_client(None, Moment::default());
-        let kept = match reset::reset(&mut socket, &facts.reported, reported).await {
+        let kept = match reset::reset(&mut socket, &facts.greeting.reported, reported).await {
             Ok(()) => socket.detach().ok(),
             Err(_) => {
                 drop(socket);

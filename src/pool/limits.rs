@@ -6,11 +6,12 @@
 //! came, and among pools the one whose first waiter came first.
 
 use super::group::GroupKey;
-use crate::base::{Moment, Site};
+use crate::base::{Moment, RoleName, Site};
 use crate::config::Rules;
 use crate::sys::Map;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 /// A limit that is reached, and how many it allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +53,12 @@ struct Entry {
 /// Seats taken and waited for.
 #[derive(Debug, Default)]
 pub struct Book {
-    pools: Map<GroupKey, Entry>,
-    databases: Map<(Site, Vec<u8>), u32>,
-    users: Map<(Site, String), u32>,
+    pools: Map<Arc<GroupKey>, Entry>,
+    databases: Map<(Site, Arc<[u8]>), u32>,
+    users: Map<(Site, RoleName), u32>,
     last_ticket: u64,
+    /// All tickets in all queues.
+    waiting: usize,
 }
 
 /// How much of the pool may be used.
@@ -67,15 +70,15 @@ enum Reach {
 
 impl Book {
     /// Takes a seat, unless a limit is reached or others wait already. `rules` are those in force.
-    pub fn take(&mut self, key: &GroupKey, rules: &Rules) -> Result<(), Limit> {
+    pub fn take(&mut self, key: &Arc<GroupKey>, rules: &Rules) -> Result<(), Limit> {
         let entry = self.entry(key, rules);
-        let is_first = entry.queue.is_empty();
+        let (is_first, limit_of_pool) = (entry.queue.is_empty(), entry.limit_of_pool());
         match self.free(key, Reach::Size) {
             Ok(()) if is_first => {
                 self.seat(key);
                 Ok(())
             }
-            Ok(()) => Err(self.limit_of_pool(key)),
+            Ok(()) => Err(limit_of_pool),
             Err(limit) => {
                 self.forget(key);
                 Err(limit)
@@ -84,8 +87,9 @@ impl Book {
     }
 
     /// Joins the queue.
-    pub fn wait(&mut self, key: &GroupKey, rules: &Rules, now: Moment) -> Ticket {
+    pub fn wait(&mut self, key: &Arc<GroupKey>, rules: &Rules, now: Moment) -> Ticket {
         self.last_ticket += 1;
+        self.waiting += 1;
         let ticket = Ticket(self.last_ticket);
         self.entry(key, rules).queue.push_back((ticket, now));
         ticket
@@ -94,7 +98,9 @@ impl Book {
     /// Leaves the queue without a seat.
     pub fn leave(&mut self, key: &GroupKey, ticket: Ticket) {
         if let Some(entry) = self.pools.get_mut(key) {
+            let before = entry.queue.len();
             entry.queue.retain(|(other, _)| *other != ticket);
+            self.waiting -= before - entry.queue.len();
         }
         self.forget(key);
     }
@@ -114,9 +120,11 @@ impl Book {
     pub fn release(&mut self, key: &GroupKey) {
         let entry = self.pools.get_mut(key).expect("a taken seat is in the book");
         entry.taken -= 1;
+        if entry.is_over() {
+            self.pools.remove(key);
+        }
         less(&mut self.databases, &(key.site, key.database.clone()));
         less(&mut self.users, &(key.site, key.user.clone()));
-        self.forget(key);
     }
 
     /// Other rules are in force from now on.
@@ -127,11 +135,14 @@ impl Book {
     }
 
     /// Gives a seat that is free to the next waiter. Call it until nobody gets one.
-    pub fn grant(&mut self) -> Option<(GroupKey, Ticket)> {
+    pub fn grant(&mut self) -> Option<(Arc<GroupKey>, Ticket)> {
+        if self.waiting == 0 {
+            return None;
+        }
         let firsts = self.pools.iter().filter_map(|(key, entry)| Some((entry.queue.front()?.0, key)));
-        let firsts: BTreeMap<Ticket, &GroupKey> = firsts.collect();
-        let fitting = firsts.into_iter().find(|(_, key)| self.free(key, Reach::Size).is_ok());
-        let (ticket, key) = fitting.map(|(ticket, key)| (ticket, key.clone()))?;
+        let fitting = firsts.filter(|(_, key)| self.free(key, Reach::Size).is_ok());
+        let (ticket, key) = fitting.min_by_key(|(ticket, _)| *ticket)?;
+        let key = key.clone();
         self.seat(&key);
         self.leave(&key, ticket);
         Some((key, ticket))
@@ -150,6 +161,9 @@ impl Book {
 
     /// How many wait because of a limit that pools share: any seat may help them.
     pub fn waiting_for_others(&self) -> usize {
+        if self.waiting == 0 {
+            return 0;
+        }
         let is_shared = |limit: &Limit| !matches!(limit, Limit::Pool(_));
         let waiting = self.pools.iter().filter(|(_, entry)| !entry.queue.is_empty());
         let blocked =
@@ -161,46 +175,47 @@ impl Book {
     /// its user.
     pub fn spare(&self, key: &GroupKey) -> [Option<u32>; 3] {
         let Some(entry) = self.pools.get(key) else { return [None; 3] };
-        let (database, user) = self.taken_around(key);
         let rules = &entry.rules;
         let reach = rules.size.map(|size| size.saturating_add(rules.reserve_size));
-        let spare = |most: Option<u32>, taken: u32| most.map(|most| most.saturating_sub(taken));
         [
-            spare(reach, entry.taken),
-            spare(rules.max_db_connections, database),
-            spare(rules.max_user_connections, user),
+            reach.map(|most| most.saturating_sub(entry.taken)),
+            rules.max_db_connections.map(|most| most.saturating_sub(self.of_database(key))),
+            rules.max_user_connections.map(|most| most.saturating_sub(self.of_user(key))),
         ]
     }
 
-    fn entry(&mut self, key: &GroupKey, rules: &Rules) -> &mut Entry {
+    fn entry(&mut self, key: &Arc<GroupKey>, rules: &Rules) -> &mut Entry {
         let new = || Entry { rules: rules.clone(), taken: 0, queue: VecDeque::new() };
         self.pools.entry(key.clone()).or_insert_with(new)
     }
 
-    fn taken_around(&self, key: &GroupKey) -> (u32, u32) {
-        let database = self.databases.get(&(key.site, key.database.clone()));
-        let user = self.users.get(&(key.site, key.user.clone()));
-        (database.copied().unwrap_or(0), user.copied().unwrap_or(0))
+    /// Seats taken of the database of a pool.
+    fn of_database(&self, key: &GroupKey) -> u32 {
+        self.databases.get(&(key.site, key.database.clone())).copied().unwrap_or(0)
+    }
+
+    /// Seats taken of the user of a pool.
+    fn of_user(&self, key: &GroupKey) -> u32 {
+        self.users.get(&(key.site, key.user.clone())).copied().unwrap_or(0)
     }
 
     fn free(&self, key: &GroupKey, reach: Reach) -> Result<(), Limit> {
         let Some(Entry { rules, taken, .. }) = self.pools.get(key) else { return Ok(()) };
-        let (database, user) = self.taken_around(key);
         let beyond = if reach == Reach::Reserve { rules.reserve_size } else { 0 };
-        let size = rules.size.map(|size| size.saturating_add(beyond));
-        let limits = [
-            (size, *taken, Limit::Pool as fn(u32) -> Limit),
-            (rules.max_db_connections, database, Limit::Database),
-            (rules.max_user_connections, user, Limit::User),
-        ];
-        match limits.into_iter().find(|(most, taken, _)| most.is_some_and(|most| *taken >= most)) {
-            Some((most, _, limit)) => Err(limit(most.expect("it was found by it"))),
-            None => Ok(()),
+        if let Some(size) = rules.size
+            && *taken >= size.saturating_add(beyond)
+        {
+            return Err(Limit::Pool(size.saturating_add(beyond)));
         }
-    }
-
-    fn limit_of_pool(&self, key: &GroupKey) -> Limit {
-        Limit::Pool(self.pools.get(key).and_then(|entry| entry.rules.size).unwrap_or(u32::MAX))
+        if let Some(most) = rules.max_db_connections
+            && self.of_database(key) >= most
+        {
+            return Err(Limit::Database(most));
+        }
+        match rules.max_user_connections {
+            Some(most) if self.of_user(key) >= most => Err(Limit::User(most)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn seat(&mut self, key: &GroupKey) {
@@ -211,9 +226,20 @@ impl Book {
 
     /// A pool without seats and waiters is not in the book.
     fn forget(&mut self, key: &GroupKey) {
-        if self.pools.get(key).is_some_and(|entry| entry.taken == 0 && entry.queue.is_empty()) {
+        if self.pools.get(key).is_some_and(Entry::is_over) {
             self.pools.remove(key);
         }
+    }
+}
+
+impl Entry {
+    /// Whether it is nobody's.
+    fn is_over(&self) -> bool {
+        self.taken == 0 && self.queue.is_empty()
+    }
+
+    fn limit_of_pool(&self) -> Limit {
+        Limit::Pool(self.rules.size.unwrap_or(u32::MAX))
     }
 }
 
@@ -230,8 +256,9 @@ mod tests {
     use super::*;
     use crate::config::Pool;
 
-    fn key(user: &str, database: &str) -> GroupKey {
-        GroupKey { site: Site::Local, user: user.into(), database: database.into() }
+    fn key(user: &str, database: &str) -> Arc<GroupKey> {
+        let user = RoleName::new(user).unwrap();
+        Arc::new(GroupKey { site: Site::Local, user, database: database.as_bytes().into() })
     }
 
     fn rules(size: u32) -> Rules {

@@ -114,7 +114,7 @@ impl Seats {
             let Some((key, ticket)) = granted else { return };
             let waiter = state.waiters.remove(&ticket);
             drop(state);
-            let seat = self.seat(&Arc::new(key));
+            let seat = self.seat(&key);
             if let Some(waiter) = waiter {
                 let _ = waiter.send(seat);
             }
@@ -147,12 +147,13 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Site;
+    use crate::base::{RoleName, Site};
     use crate::config::Pool;
     use std::time::Duration;
 
     fn key() -> Arc<GroupKey> {
-        Arc::new(GroupKey { site: Site::Local, user: "app".into(), database: b"shop".to_vec() })
+        let user = RoleName::new("app").unwrap();
+        Arc::new(GroupKey { site: Site::Local, user, database: b"shop".as_slice().into() })
     }
 
     fn rules(size: u32) -> Rules {

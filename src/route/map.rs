@@ -94,13 +94,12 @@ impl RouteMap {
     }
 
     /// Finds the writer's copy of `database`, as clients name it.
-    pub fn resolve(&self, database: &[u8]) -> Result<Destination, NoRoute> {
-        let named = database;
-        let to = |site, upstream: &Arc<Upstream>, database: &[u8]| Destination {
+    pub fn resolve(&self, database: &Arc<[u8]>) -> Result<Destination, NoRoute> {
+        let to = |site, upstream: &Arc<Upstream>, on_server: Arc<[u8]>| Destination {
             site,
             upstream: upstream.clone(),
-            named: named.to_vec(),
-            database: database.to_vec(),
+            named: database.clone(),
+            database: on_server,
             epoch: self.epoch,
             life: self.life,
         };
@@ -109,13 +108,13 @@ impl RouteMap {
         let on_server = on_server
             .ok_or_else(|| NoRoute::Unknown { database: String::from_utf8_lossy(database).into_owned() })?;
         match self.writer {
-            Site::Local => Ok(to(Site::Local, &self.local, on_server)),
+            Site::Local => Ok(to(Site::Local, &self.local, on_server.clone())),
             Site::Cloud => {
                 let name = std::str::from_utf8(on_server).map_err(|_| missing())?;
                 let name = DatabaseName::new(name).map_err(|_| missing())?;
                 let target = self.mirrored.get(&name).ok_or_else(missing)?;
                 let cloud = self.cloud.as_ref().ok_or_else(missing)?;
-                Ok(to(Site::Cloud, cloud, target.as_str().as_bytes()))
+                Ok(to(Site::Cloud, cloud, target.as_str().as_bytes().into()))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::backend::Login;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Start-up parameters, names and values.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -10,7 +11,7 @@ pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Debug, Clone)]
 pub struct Named {
     /// Its name on the local server.
-    pub database: Vec<u8>,
+    pub database: Arc<[u8]>,
     /// As whom every client works there; `None`: as itself.
     pub login: Option<Login>,
     /// Start-up parameters for clients that do not bring them.
@@ -28,8 +29,8 @@ pub struct Names {
 
 impl Names {
     /// The local server's name of a client's database; `None`: there is no such database.
-    pub fn on_server<'a>(&'a self, database: &'a [u8]) -> Option<&'a [u8]> {
-        match self.named.get(database) {
+    pub fn on_server<'a>(&'a self, database: &'a Arc<[u8]>) -> Option<&'a Arc<[u8]>> {
+        match self.named.get(&**database) {
             Some(named) => Some(&named.database),
             None if self.are_all => None,
             None => Some(database),
@@ -61,19 +62,20 @@ mod tests {
     #[test]
     fn a_listed_database_has_its_own_name_login_and_settings() {
         let named = Named {
-            database: b"bazdb".to_vec(),
+            database: b"bazdb".as_slice().into(),
             login: Some(login("baz")),
             parameters: vec![(b"timezone".to_vec(), b"UTC".to_vec())],
         };
         let mut names = Names { named: [(b"bardb".to_vec(), named)].into(), are_all: false };
-        assert_eq!(names.on_server(b"bardb"), Some(&b"bazdb"[..]));
-        assert_eq!(names.on_server(b"other"), Some(&b"other"[..]));
+        let [known, other] = [b"bardb".as_slice(), b"other"].map(Arc::<[u8]>::from);
+        assert_eq!(names.on_server(&known).map(|name| &**name), Some(&b"bazdb"[..]));
+        assert_eq!(names.on_server(&other), Some(&other));
         let (who, parameters) = names.dressed(b"bardb", login("app"), Vec::new());
         assert_eq!((who.user.as_str(), parameters.len()), ("baz", 1));
         let own = vec![(b"TimeZone".to_vec(), b"CET".to_vec())];
         assert_eq!(names.dressed(b"bardb", login("app"), own.clone()).1, own);
         assert_eq!(names.dressed(b"other", login("app"), own.clone()).0.user.as_str(), "app");
         names.are_all = true;
-        assert_eq!(names.on_server(b"other"), None);
+        assert_eq!(names.on_server(&other), None);
     }
 }

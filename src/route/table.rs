@@ -88,6 +88,10 @@ mod tests {
         Arc::new(Upstream { endpoints: vec![Endpoint { address, tls: ServerTls::disabled() }] })
     }
 
+    fn named(database: &str) -> Arc<[u8]> {
+        database.as_bytes().into()
+    }
+
     fn routes() -> Routes {
         let name = |n: &str| DatabaseName::new(n).unwrap();
         Routes::new(RouteMap {
@@ -100,16 +104,16 @@ mod tests {
     #[test]
     fn a_switch_changes_site_database_and_version_at_once() {
         let routes = routes();
-        let before = routes.map().resolve(b"shop").unwrap();
-        assert_eq!((before.site, before.database.as_slice()), (Site::Local, &b"shop"[..]));
+        let before = routes.map().resolve(&named("shop")).unwrap();
+        assert_eq!((before.site, &*before.database), (Site::Local, b"shop".as_slice()));
         routes.change(|map| {
             map.writer = Site::Cloud;
             map.epoch = Epoch(2);
         });
         assert_eq!(routes.version(), 2);
-        let after = routes.map().resolve(b"shop").unwrap();
+        let after = routes.map().resolve(&named("shop")).unwrap();
         assert_eq!((after.site, after.epoch), (Site::Cloud, Epoch(2)));
-        assert_eq!(after.database, b"shop_copy");
+        assert_eq!(&*after.database, b"shop_copy");
     }
 
     #[tokio::test]
@@ -131,9 +135,9 @@ mod tests {
     #[test]
     fn a_database_without_a_mirror_is_named_after_a_switch() {
         let routes = routes();
-        assert!(routes.map().resolve(b"other").is_ok());
+        assert!(routes.map().resolve(&named("other")).is_ok());
         routes.change(|map| map.writer = Site::Cloud);
-        let missing = routes.map().resolve(b"other").unwrap_err();
+        let missing = routes.map().resolve(&named("other")).unwrap_err();
         assert_eq!(missing, NoRoute::NotMirrored { database: "other".into() });
     }
 }

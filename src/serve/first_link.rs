@@ -43,7 +43,7 @@ pub async fn first_link(
     }
     // Made on each link like other settings: it says who has the link.
     let own_name = identity.parameters.iter().rfind(|(name, _)| name == APPLICATION_NAME).cloned();
-    identity.parameters.retain(|(name, _)| name != APPLICATION_NAME);
+    Arc::make_mut(&mut identity.parameters).retain(|(name, _)| name != APPLICATION_NAME);
     shared.lets_in()?;
     let request = shared.request(&identity).map_err(NoLink::Ended)?;
     let welcome = match shared.habits.of(identity.login.user.as_str(), &identity.database).is_watched() {

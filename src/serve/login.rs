@@ -257,17 +257,19 @@ impl Front {
         let names = self.shared.routes.map().names.clone();
         let (login, parameters) = names.dressed(&startup.database, Login { user, proof }, parameters);
         let is_admin = privilege == Privilege::Admin;
-        let identity = Identity { login, database: startup.database.clone(), parameters, is_admin };
+        let database = Arc::from(startup.database.as_slice());
+        let identity = Identity { login, database, parameters: Arc::new(parameters), is_admin };
+        let (database, user) = (&identity.database, &identity.login.user);
         let limits = self.shared.limits.load_full();
-        let admitted = self.admission.admit(&limits, &startup.database, identity.login.user.as_str());
-        let admitted = match admitted {
+        let rules = limits.rules(database, user.as_str());
+        let admitted = match self.admission.admit(limits.max_client_conn, &rules, database, user) {
             Ok(admitted) => admitted,
             Err(too_many) => {
                 count(&self.counters().clients_refused);
                 return refuse(&mut socket, &too_many.complaint().to_bytes()).await;
             }
         };
-        let entry = self.shared.clients.enter(origin(&socket, approach.peer, &startup, &identity));
+        let entry = self.shared.clients.enter(origin(&socket, approach.peer, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
         let shared = self.shared.clone();
         let link = pin!(first_link(&shared, &identity, startup.replication));
@@ -281,7 +283,8 @@ impl Front {
         let no_link = match *made {
             Ok(first) => {
                 let origin = &newcomer.entry.facts().origin;
-                let meter = self.shared.traffic.meter(&origin.database, &origin.user, Carrier::Control);
+                let meter =
+                    self.shared.traffic.meter(&origin.database, origin.user.as_str(), Carrier::Control);
                 meter.waited(sys::now().since(began));
                 return self.hand_over(socket, buffered, newcomer, first, greeted).await;
             }
@@ -329,10 +332,17 @@ impl Front {
         if greeted == Greeted::No {
             message::authentication_ok(&mut welcome);
         }
-        for (name, value) in told.iter() {
-            message::parameter_status(&mut welcome, name, value);
+        match &made {
+            Some(made) if mode == PoolMode::Session => {
+                welcome.extend_from_slice(made.checkout.lease.greeting());
+            }
+            _ => {
+                for (name, value) in told.iter() {
+                    message::parameter_status(&mut welcome, name, value);
+                }
+            }
         }
-        message::backend_key_data(&mut welcome, cancel_key.pid, &cancel_key.secret);
+        message::backend_key_data(&mut welcome, cancel_key.pid(), cancel_key.secret());
         for notice in made.iter().flat_map(|made| &made.checkout.notices) {
             message::notice_report(&mut welcome, notice);
         }
@@ -360,14 +370,14 @@ impl Front {
     }
 }
 
-fn origin(socket: &Socket, peer: Peer, startup: &Startup, identity: &Identity) -> ClientOrigin {
+fn origin(socket: &Socket, peer: Peer, identity: &Identity) -> ClientOrigin {
     let parameter = |wanted: &[u8]| {
         let mut found = identity.parameters.iter().filter(|(name, _)| name == wanted);
         found.next_back().map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     };
     ClientOrigin {
-        database: startup.database.clone(),
-        user: identity.login.user.to_string(),
+        database: identity.database.clone(),
+        user: identity.login.user.clone(),
         peer,
         local: socket.local(),
         tls: socket.tls_in_use(),

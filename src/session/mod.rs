@@ -132,7 +132,7 @@ pub struct Identity {
     /// Role and proof for its links.
     pub login: Login,
     /// The database as the client named it.
-    pub database: Vec<u8>,
+    pub database: Arc<[u8]>,
     /// Its start-up parameters besides `user` and `database`.
     pub parameters: Parameters,
     /// Whether it may give commands that change something.
@@ -376,7 +376,7 @@ impl Session {
     /// the server is told what the client told it, and finishes what was sent before: pipelined
     /// statements in front of Terminate are executed, as without us.
     async fn leave(&mut self, by_terminate: bool) -> Flow {
-        tracing::debug!(event = "session.left", pid = self.cancel_key.pid, by_terminate);
+        tracing::debug!(event = "session.left", pid = self.cancel_key.pid(), by_terminate);
         self.cancel_key.point_to(None);
         let is_clean = self.is_clean() && (by_terminate || self.relay.client_in.is_empty());
         let Some(link) = self.relay.link.take() else { return Flow::Break(()) };

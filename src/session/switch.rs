@@ -105,7 +105,7 @@ impl Session {
 
     /// The link is broken, or the server said that it will be.
     pub(super) async fn on_link_lost(&mut self, report: Option<Report>) -> Flow {
-        let (pid, said) = (self.cancel_key.pid, report.as_ref().map(ToString::to_string));
+        let (pid, said) = (self.cancel_key.pid(), report.as_ref().map(ToString::to_string));
         let (was_told, ended) = (self.relay.server_walk.has_passed_fatal, self.relay.client_ended);
         tracing::debug!(event = "session.link_lost", pid, said, was_told, ended);
         if self.relay.server_walk.has_passed_fatal || self.relay.client_ended {

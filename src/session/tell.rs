@@ -162,7 +162,7 @@ impl Session {
     pub(super) async fn end_with(&mut self, complaint: &Complaint) -> Flow {
         tracing::debug!(
             event = "session.refused",
-            pid = self.cancel_key.pid,
+            pid = self.cancel_key.pid(),
             code = complaint.code,
             "{}",
             complaint.message

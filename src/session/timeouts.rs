@@ -91,7 +91,7 @@ fn has_pooled(limits: &Pool) -> bool {
 
 /// Ends a client's session if it is overdue.
 pub fn look_at(client: &ClientFacts, limits: &Pool, now: Moment) {
-    let rules = limits.rules(&client.origin.database, &client.origin.user);
+    let rules = limits.rules(&client.origin.database, client.origin.user.as_str());
     // A replication connection is one endless statement.
     if client.origin.replication.is_none()
         && let Some(order) = overdue(client, &rules, now)
@@ -115,7 +115,7 @@ pub fn report_pins(client: &ClientFacts, limits: &Pool, counters: &Counters, now
     let origin = &client.origin;
     if silent < after
         || pins & !reported == 0
-        || !limits.rules(&origin.database, &origin.user).mode.is_pooled()
+        || !limits.rules(&origin.database, origin.user.as_str()).mode.is_pooled()
         || origin.replication.is_some()
     {
         return;
@@ -129,7 +129,7 @@ pub fn report_pins(client: &ClientFacts, limits: &Pool, counters: &Counters, now
         (_, "") => "transaction".to_owned(),
         (_, ties) => format!("transaction,{ties}"),
     };
-    let (id, user, silent_s) = (client.id, &origin.user, silent.as_secs());
+    let (id, user, silent_s) = (client.id, origin.user.as_str(), silent.as_secs());
     tracing::warn!(event = "session.pinned_idle", id, user, %database, pinned, silent_s);
 }
 

@@ -55,8 +55,8 @@ impl Default for Stage {
         });
         let identity = Identity {
             login: Login { user: RoleName::new("app").expect("a name"), proof: Proof::None },
-            database: b"shop".to_vec(),
-            parameters: Vec::new(),
+            database: b"shop".as_slice().into(),
+            parameters: Default::default(),
             is_admin: false,
         };
         Self { group: Group::of(&shared, &identity), map, _runtime: runtime }

@@ -12,7 +12,7 @@
 use super::habits::Habits;
 use super::has::Has;
 use super::linger::Linger;
-use crate::base::{Epoch, Moment, Site};
+use crate::base::{Epoch, Moment, RoleName, Site};
 use crate::observe::links::LinkState;
 use crate::pool::{Parameters, Room};
 use crate::session::linking::{Made, NoLink, Wanted};
@@ -53,8 +53,8 @@ struct Stash {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    user: String,
-    database: Vec<u8>,
+    user: RoleName,
+    database: Arc<[u8]>,
     parameters: Parameters,
 }
 
@@ -131,7 +131,7 @@ impl Group {
     /// The group of a client.
     pub fn of(shared: &Arc<Shared>, identity: &Identity) -> Rc<Group> {
         let key = Key {
-            user: identity.login.user.as_str().to_owned(),
+            user: identity.login.user.clone(),
             database: identity.database.clone(),
             parameters: identity.parameters.clone(),
         };
