@@ -59,9 +59,9 @@ pub fn check(data: &[u8]) {
 /// A packet that says the same.
 fn written(startup: &cloud_mirror::wire::startup::Startup) -> Vec<u8> {
     let mut body = (3 << 16 | u32::from(startup.asked_minor)).to_be_bytes().to_vec();
-    let user = vec![(b"user".to_vec(), startup.user.clone())];
+    let names = [(b"user".to_vec(), startup.user.clone()), (b"database".to_vec(), startup.database.clone())];
     let extensions = startup.extensions.iter().map(|name| (name.clone(), Vec::new()));
-    for (name, value) in user.into_iter().chain(startup.link_parameters()).chain(extensions) {
+    for (name, value) in names.into_iter().chain(startup.clone().take_parameters()).chain(extensions) {
         body.extend([name, vec![0], value, vec![0]].concat());
     }
     body.push(0);

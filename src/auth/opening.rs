@@ -10,8 +10,11 @@ use crate::wire::proxy::ProxyError;
 use crate::wire::startup::{Opening, Refusal, Request, Startup};
 use bytes::{Bytes, BytesMut};
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 /// What a client turned out to want.
 #[derive(Debug)]
@@ -83,20 +86,31 @@ pub async fn open(
 
 /// The next thing that the client asks for.
 async fn next(socket: &mut Socket, opening: &mut Opening) -> Result<Request, OpenError> {
-    let mut buf = [0; 1024];
-    loop {
-        let n = socket.read(&mut buf).await.map_err(OpenError::Gone)?;
-        if n == 0 {
-            return Err(OpenError::Gone(io::ErrorKind::UnexpectedEof.into()));
+    match std::future::poll_fn(|cx| poll_request(socket, opening, cx)).await.map_err(OpenError::Gone)? {
+        Ok(request) => Ok(request),
+        Err(Refusal::Hangup(why)) => Err(OpenError::NotOurs(why)),
+        Err(refusal @ Refusal::Told { .. }) => {
+            let complaint = Complaint::from_startup(&refusal).expect("Told has words");
+            Err(refuse(socket, complaint).await)
         }
-        match opening.push(&buf[..n]) {
-            Ok(None) => {}
-            Ok(Some(request)) => return Ok(request),
-            Err(Refusal::Hangup(why)) => return Err(OpenError::NotOurs(why)),
-            Err(refusal @ Refusal::Told { .. }) => {
-                let complaint = Complaint::from_startup(&refusal).expect("Told has words");
-                return Err(refuse(socket, complaint).await);
-            }
+    }
+}
+
+/// Reads until it is known. Who says nothing yet keeps no buffer.
+fn poll_request(
+    socket: &mut Socket,
+    opening: &mut Opening,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Result<Request, Refusal>>> {
+    let mut bytes = [MaybeUninit::uninit(); 1024];
+    loop {
+        let mut buffer = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if let Some(request) = opening.push(buffer.filled()).transpose() {
+            return Poll::Ready(Ok(request));
         }
     }
 }
@@ -115,10 +129,11 @@ async fn opened(
         let request = next(&mut socket, &mut opening).await?;
         let is_tcp = matches!(socket, Socket::Tcp(_));
         match (request, encryption.tls().filter(|_| is_tcp)) {
-            (Request::Ssl, Some(tls)) => return encrypted(socket, approach, tls, None).await,
+            // In boxes: a handshake takes more room than all the rest of a log-in.
+            (Request::Ssl, Some(tls)) => return Box::pin(encrypted(socket, approach, tls, None)).await,
             (Request::DirectTls, Some(tls)) => {
                 let already_read = Bytes::from(opening.into_rest());
-                return encrypted(socket, approach, tls, Some(already_read)).await;
+                return Box::pin(encrypted(socket, approach, tls, Some(already_read))).await;
             }
             (Request::DirectTls, None) => {
                 return Err(OpenError::NotOurs("direct TLS, but TLS is not configured"));

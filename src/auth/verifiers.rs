@@ -181,7 +181,10 @@ impl Verifiers {
         {
             return Ok(LookedUp { role: Some(role.clone()), is_cached: true });
         }
-        match self.asked(role, |asker, lookup| async move { read(&asker, &lookup, role).await }).await {
+        // In a box, as below: a question takes more room than all the rest of a log-in.
+        let asked =
+            Box::pin(self.asked(role, |asker, lookup| async move { read(&asker, &lookup, role).await }));
+        match asked.await {
             Ok(found) => {
                 let found = found.map(Arc::new);
                 let mut last_seen = self.last_seen();
@@ -210,7 +213,7 @@ impl Verifiers {
             let rows = asker.client.query_typed(MEMBERSHIPS, &[(&role.as_str(), Type::NAME)]).await?;
             rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()
         });
-        match asked.await {
+        match Box::pin(asked).await {
             Ok(found) => {
                 if let Some(seen) = self.last_seen().get_mut(role) {
                     seen.memberships = Some(found.clone());

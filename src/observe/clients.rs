@@ -251,6 +251,11 @@ impl ClientFacts {
     /// Wants its session to do something, and wakes it. Can be called on any thread.
     pub fn order(&self, order: Order) {
         self.order.store(order as u8, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes its session, once it has one.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }

@@ -329,6 +329,11 @@ impl Pool {
         self.group(request).welcomes.ask(request).await
     }
 
+    /// The same where nobody has to be asked.
+    pub fn known_welcome(&self, request: &Request) -> Option<Reports> {
+        self.group(request).welcomes.find(request)
+    }
+
     /// The server does not let such clients in any more.
     pub fn forget_welcomes(&self, request: &Request) {
         self.group(request).welcomes.forget();

@@ -57,7 +57,7 @@ impl Welcomes {
         }
     }
 
-    fn find(&self, request: &Request) -> Option<Reports> {
+    pub(super) fn find(&self, request: &Request) -> Option<Reports> {
         let destination = &request.destination;
         let way = (destination.site, destination.epoch, destination.life);
         let now = sys::now();

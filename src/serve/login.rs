@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its data thread.
 
 use super::arrivals::{Arrival, Arrivals};
-use super::first_link::{First, first_link};
+use super::first_link::{First, Newcomer};
 use super::listen::Listener;
 use super::threads::{self, DataThreads};
 use super::waiting::{self, Greeted, Waited};
@@ -12,18 +12,19 @@ use crate::backend::Login;
 use crate::base::{Privilege, sqlstate};
 use crate::config::{PoolMode, Tcp};
 use crate::observe::clients::{ClientEntry, ClientOrigin, ClientState};
-use crate::observe::traffic::Carrier;
+use crate::observe::traffic::Meter;
 use crate::observe::{Counters, count};
 use crate::pool::{self, Admission, Admitted};
 use crate::route::{NoEntry, Way};
-use crate::session::{Handover, Identity, NoLink, Shared};
+use crate::session::{Handover, Identity, NoLink, Session, Shared};
 use crate::sql::console::Caller;
-use crate::sys::{self, Moving, Peer, Socket};
+use crate::sys::{self, Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
-use crate::wire::startup::Startup;
+use crate::wire::startup::{Replication, Startup};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -57,11 +58,13 @@ pub trait Console: Send + Sync {
     async fn serve(&self, client: ConsoleClient);
 }
 
-/// A client that has proved who it is.
-struct Newcomer {
-    startup: Startup,
+/// What a client that has proved who it is counts as.
+struct Entered {
     entry: ClientEntry,
     admitted: Admitted,
+    meter: Arc<Meter>,
+    /// The minor version of the protocol that it speaks.
+    minor: u16,
 }
 
 /// All that a log-in needs.
@@ -165,14 +168,14 @@ impl Front {
         count(&self.counters().connections_accepted);
         let thread = self.threads.next();
         if self.threads.is_this(thread) {
-            tokio::task::spawn_local(self.clone().welcome(socket, arrival));
+            tokio::task::spawn_local(self.clone().attend(socket, arrival));
             return;
         }
         let Ok(socket) = socket.detach() else { return };
         let front = self.clone();
         let work = move || async move {
             if let Ok(socket) = socket.attach() {
-                front.welcome(socket, arrival).await;
+                front.attend(socket, arrival).await;
             }
         };
         self.threads.run(thread, work).await;
@@ -182,24 +185,39 @@ impl Front {
         &self.shared.counters
     }
 
-    async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) {
+    /// One connection, from its first byte to its last one.
+    fn attend(self: Arc<Self>, socket: Socket, arrival: Arrival) -> impl Future<Output = ()> {
         threads::beat();
+        // In a box, which goes before the session begins: to log in takes more room than an idle session.
+        let logging_in = Box::pin(self.welcome(socket, arrival));
+        async move {
+            if let Some(session) = logging_in.await {
+                session.run().await;
+            }
+        }
+    }
+
+    async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) -> Option<Box<Session>> {
         let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
         match open(socket, &encryption, &proxies, within).await {
             Ok(Opened::Session { socket, approach, startup, buffered }) => {
-                self.log_in(socket, approach, startup, buffered, arrival).await;
+                self.log_in(socket, approach, startup, buffered, arrival).await
             }
             Ok(Opened::Cancel { socket, pid, secret }) => {
-                let Ok(socket) = socket.detach() else { return };
+                let socket = socket.detach().ok()?;
                 let control = self.shared.control.clone();
                 control.spawn(async move {
                     if let Ok(socket) = socket.attach() {
                         self.cancel(socket, pid, &secret).await;
                     }
                 });
+                None
             }
-            Err(error) => tracing::debug!(event = "serve.opening_failed", %error),
+            Err(error) => {
+                tracing::debug!(event = "serve.opening_failed", %error);
+                None
+            }
         }
     }
 
@@ -220,10 +238,10 @@ impl Front {
         self: Arc<Self>,
         mut socket: Socket,
         approach: Approach,
-        startup: Startup,
+        mut startup: Startup,
         mut buffered: BytesMut,
         arrival: Arrival,
-    ) {
+    ) -> Option<Box<Session>> {
         let is_console = CONSOLES.contains(&startup.database.as_slice());
         let door = if is_console { Door::Console } else { Door::Database };
         let authenticator = self.authenticator.load_full();
@@ -234,16 +252,17 @@ impl Front {
             Err(error) => {
                 count(&self.counters().logins_failed);
                 tracing::debug!(event = "serve.login_refused", peer = %approach.peer, %error);
-                return;
+                return None;
             }
         };
         if is_console {
             drop(arrival);
-            let caller = Caller { user, privilege };
-            return self.serve_console(socket, buffered, caller);
+            self.serve_console(socket, buffered, Caller { user, privilege });
+            return None;
         }
         let way = if matches!(approach.peer, Peer::Unix { .. }) { Way::Unix } else { Way::Tcp };
-        if let Err(no_entry) = self.shared.routes.map().halts.lets_in(&startup.database, way) {
+        let map = self.shared.routes.map();
+        if let Err(no_entry) = map.halts.lets_in(&startup.database, way) {
             count(&self.counters().logins_failed);
             let code = match no_entry {
                 NoEntry::Disabled { .. } => sqlstate::NOT_IN_STATE,
@@ -252,10 +271,9 @@ impl Front {
             let bytes = message::Complaint::fatal(code, no_entry.to_string()).to_bytes();
             return refuse(&mut socket, &bytes).await;
         }
-        let mut parameters = startup.link_parameters();
-        parameters.retain(|(name, _)| name != b"database");
-        let names = self.shared.routes.map().names.clone();
-        let (login, parameters) = names.dressed(&startup.database, Login { user, proof }, parameters);
+        let parameters = startup.take_parameters();
+        let (login, parameters) = map.names.dressed(&startup.database, Login { user, proof }, parameters);
+        drop(map);
         let is_admin = privilege == Privilege::Admin;
         let database = Arc::from(startup.database.as_slice());
         let identity = Identity { login, database, parameters: Arc::new(parameters), is_admin };
@@ -269,24 +287,50 @@ impl Front {
                 return refuse(&mut socket, &too_many.complaint().to_bytes()).await;
             }
         };
+        let meter = self.shared.traffic.meter(database, user.as_str(), threads::carrier());
         let entry = self.shared.clients.enter(origin(&socket, approach.peer, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
-        let shared = self.shared.clone();
-        let link = pin!(first_link(&shared, &identity, startup.replication));
-        let newcomer = Newcomer { startup, entry, admitted };
+        let entered = Entered { entry, admitted, meter, minor: startup.minor() };
+        let mode = match startup.replication {
+            Replication::No => rules.mode,
+            // It is about one connection to one server.
+            Replication::Physical | Replication::Logical => PoolMode::Session,
+        };
+        let (first, greeted) = match Newcomer::new(identity, mode).at_once(&self.shared) {
+            ControlFlow::Break(first) => {
+                entered.meter.waited(Duration::ZERO);
+                (first, Greeted::No)
+            }
+            // In a box: it takes more room than all the rest.
+            ControlFlow::Continue(newcomer) => {
+                let notify = limits.query_wait_notify;
+                Box::pin(self.linked(newcomer, &mut socket, &mut buffered, &entered, notify)).await?
+            }
+        };
+        self.begin(socket, buffered, entered, first, greeted).await
+    }
+
+    /// Waits for the first link of a client, and tells it when there will be none.
+    async fn linked(
+        &self,
+        newcomer: Newcomer,
+        socket: &mut Socket,
+        buffered: &mut BytesMut,
+        entered: &Entered,
+        notify: Option<Duration>,
+    ) -> Option<(First, Greeted)> {
         let began = sys::now();
-        let waited = waiting::wait(&mut socket, &mut buffered, link, limits.query_wait_notify).await;
-        let Waited::Over(made, greeted) = waited else {
+        let link = pin!(newcomer.first_link(&self.shared));
+        let Waited::Over(made, greeted) = waiting::wait(socket, buffered, link, notify).await else {
             count(&self.counters().logins_failed);
-            return tracing::debug!(event = "serve.client_left_while_waiting", peer = %approach.peer);
+            let peer = entered.entry.facts().origin.peer;
+            tracing::debug!(event = "serve.client_left_while_waiting", %peer);
+            return None;
         };
         let no_link = match *made {
             Ok(first) => {
-                let origin = &newcomer.entry.facts().origin;
-                let meter =
-                    self.shared.traffic.meter(&origin.database, origin.user.as_str(), Carrier::Control);
-                meter.waited(sys::now().since(began));
-                return self.hand_over(socket, buffered, newcomer, first, greeted).await;
+                entered.meter.waited(sys::now().since(began));
+                return Some((first, greeted));
             }
             Err(no_link) => no_link,
         };
@@ -297,7 +341,7 @@ impl Front {
                 message::Complaint { severity: Severity::Fatal, detail: None, ..complaint }.to_bytes()
             }
         };
-        refuse(&mut socket, &bytes).await;
+        refuse(socket, &bytes).await
     }
 
     /// On the control runtime, whose business it is.
@@ -311,17 +355,18 @@ impl Front {
         });
     }
 
-    async fn hand_over(
-        self: Arc<Self>,
+    /// Tells the client that it is in, and begins its session.
+    async fn begin(
+        &self,
         mut socket: Socket,
         buffered: BytesMut,
-        newcomer: Newcomer,
+        entered: Entered,
         first: First,
         greeted: Greeted,
-    ) {
-        let Newcomer { startup, entry, admitted } = newcomer;
+    ) -> Option<Box<Session>> {
+        let Entered { entry, admitted, meter, minor } = entered;
         let First { identity, mode, told, made } = first;
-        let key_length = if startup.minor() >= 2 { 32 } else { 4 };
+        let key_length = if minor >= 2 { 32 } else { 4 };
         let pid = match &made {
             Some(made) if mode == PoolMode::Session => made.checkout.lease.pid(),
             // It will have many.
@@ -353,20 +398,29 @@ impl Front {
                 // The link is as good as new: the next client may have it.
                 made.checkout.lease.give_back(made.checkout.stream, Vec::new());
             }
-            return;
-        };
-        let client = match threads::is_here() {
-            true => Moving::Here(socket),
-            false => match socket.detach() {
-                Ok(socket) => Moving::Away(socket),
-                Err(_) => return,
-            },
+            return None;
         };
         count(&self.counters().clients_accepted);
-        let client_in = buffered.to_vec();
-        let handover =
-            Handover { client, client_in, identity, cancel_key, entry, admitted, mode, told, made };
-        self.threads.hand_over(handover).await;
+        let handover = Handover {
+            client: socket,
+            client_in: buffered.to_vec(),
+            identity,
+            cancel_key,
+            entry,
+            admitted,
+            meter,
+            mode,
+            told,
+            made,
+        };
+        match Session::begin(handover, self.shared.clone()) {
+            Ok(session) => Some(session),
+            Err(error) => {
+                count(&self.counters().clients_left);
+                tracing::warn!(event = "serve.handover_failed", %error);
+                None
+            }
+        }
     }
 }
 
@@ -392,8 +446,9 @@ async fn stops(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn refuse(socket: &mut Socket, bytes: &[u8]) {
+async fn refuse<T>(socket: &mut Socket, bytes: &[u8]) -> Option<T> {
     let _ = tokio::time::timeout(WELCOME_WITHIN, last_words(socket, bytes)).await;
+    None
 }
 
 pub(super) async fn said(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {

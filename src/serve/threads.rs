@@ -1,9 +1,9 @@
 //! Data threads: one runtime each, on which sessions live.
 
-use crate::observe::count;
 use crate::observe::pooler::PreparedStatement;
+use crate::observe::traffic::Carrier;
 use crate::session::pooled::{stash, statements};
-use crate::session::{Handover, Session, Shared, timeouts, wake};
+use crate::session::{Shared, timeouts, wake};
 use crate::sys;
 use std::cell::Cell;
 use std::io;
@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// Handovers that wait for a busy thread; more of them slow the log-ins down.
+/// What waits for a busy thread, connections above all; more of them slow their coming down.
 const QUEUE: usize = 256;
 
 thread_local! {
@@ -26,9 +26,9 @@ thread_local! {
     static BEATING: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Whether this is a data thread: sessions can be begun here.
-pub fn is_here() -> bool {
-    NUMBER.get().is_some()
+/// Who carries what is sent here.
+pub fn carrier() -> Carrier {
+    NUMBER.get().map_or(Carrier::Control, Carrier::Data)
 }
 
 /// How long a thread may take to tell what it keeps.
@@ -53,20 +53,12 @@ pub fn beat() {
 }
 
 /// What a thread is asked to do.
-enum Job {
-    /// Serve a client that was let in elsewhere.
-    Session(Box<Handover>),
-    /// Run something.
-    Run(Task),
-}
-
 type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 /// The threads; they end when this is dropped, and their sessions with them.
 #[derive(Debug)]
 pub struct DataThreads {
-    queues: Vec<mpsc::Sender<Job>>,
-    shared: Arc<Shared>,
+    queues: Vec<mpsc::Sender<Task>>,
     next: AtomicUsize,
     threads: Vec<JoinHandle<()>>,
 }
@@ -88,16 +80,7 @@ impl DataThreads {
             queues.push(queue);
             threads.push(thread);
         }
-        Ok(Self { queues, shared: shared.clone(), next: AtomicUsize::new(0), threads })
-    }
-
-    /// Hands a client over: on a data thread to this one, else to the next.
-    pub async fn hand_over(&self, handover: Handover) {
-        if is_here() {
-            return begin(handover, &self.shared);
-        }
-        // A thread that is gone takes its clients with it: the process is on its way out.
-        let _ = self.queues[self.next()].send(Job::Session(Box::new(handover))).await;
+        Ok(Self { queues, next: AtomicUsize::new(0), threads })
     }
 
     /// The thread whose turn it is.
@@ -136,7 +119,7 @@ impl DataThreads {
         work: impl FnOnce() -> F + Send + 'static,
     ) {
         let task: Task = Box::new(move || Box::pin(work()));
-        let _ = self.queues[number].send(Job::Run(task)).await;
+        let _ = self.queues[number].send(task).await;
     }
 }
 
@@ -154,7 +137,7 @@ impl Drop for DataThreads {
 
 /// A thread's life. Its runtime is a local one: sessions need not be `Send`, and waking one from
 /// the thread's own I/O touches nothing that is shared, as it would in a `LocalSet`.
-fn live(jobs: mpsc::Receiver<Job>, shared: Arc<Shared>, started: &std::sync::mpsc::Sender<io::Result<()>>) {
+fn live(jobs: mpsc::Receiver<Task>, shared: Arc<Shared>, started: &std::sync::mpsc::Sender<io::Result<()>>) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
@@ -181,21 +164,7 @@ async fn tick(looks: &mut Option<Interval>) {
     }
 }
 
-/// Begins a session on this thread.
-fn begin(handover: Handover, shared: &Arc<Shared>) {
-    let number = NUMBER.get().unwrap_or_default();
-    match Session::begin(handover, shared.clone(), number) {
-        Ok(session) => {
-            tokio::task::spawn_local(session.run());
-        }
-        Err(error) => {
-            count(&shared.counters.clients_left);
-            tracing::warn!(event = "serve.handover_failed", %error);
-        }
-    }
-}
-
-async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
+async fn serve(mut jobs: mpsc::Receiver<Task>, shared: Arc<Shared>) {
     let mut changes = shared.routes.changes();
     let mut hunger = shared.pool.hunger();
     let mut clears = shared.pool.clears();
@@ -204,8 +173,7 @@ async fn serve(mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             job = jobs.recv() => match job {
-                Some(Job::Session(handover)) => begin(*handover, &shared),
-                Some(Job::Run(task)) => {
+                Some(task) => {
                     tokio::task::spawn_local(task());
                 }
                 None => break,

@@ -6,7 +6,6 @@ use super::walk::Reported;
 use super::{Session, Sign, Suspicion, replay};
 use crate::backend::Destination;
 use crate::base::{Moment, Retry, Site, sqlstate};
-use crate::config::PoolMode;
 use crate::observe::count;
 use crate::observe::traffic::Carrier;
 use crate::pool::{Checkout, Limit, PoolError, Request};
@@ -234,11 +233,6 @@ impl super::Shared {
     /// Whether a client's user has any link to its database.
     pub fn has_links(&self, identity: &super::Identity) -> bool {
         self.request(identity).is_ok_and(|request| self.pool.has_open(&request))
-    }
-
-    /// When a client gives its links back.
-    pub fn mode_of(&self, identity: &super::Identity) -> PoolMode {
-        self.limits.load().rules(&identity.database, identity.login.user.as_str()).mode
     }
 
     /// What a client's link would have to be now. Fails with what ends the client.

@@ -43,12 +43,12 @@ use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
 use crate::config::PoolMode;
 use crate::observe::clients::{ClientEntry, ClientState, Clients, Order};
-use crate::observe::traffic::{Carrier, Traffic};
+use crate::observe::traffic::{Meter, Traffic};
 use crate::observe::{Counters, count};
 use crate::pool::{self, Admitted, CancelKey, Cancels, Parameters, Pool, Reports};
 use crate::route::Routes;
 use crate::sql::console::{Caller, ConsoleCall};
-use crate::sys::{self, Moving};
+use crate::sys::{self, Socket};
 use crate::wire::message::Complaint;
 use crate::wire::report::Report;
 use account::{Account, Passing};
@@ -60,6 +60,7 @@ use pooled::stash::Group;
 use relay::{Exit, Relay};
 use std::io;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use timeouts::Limits;
@@ -139,11 +140,11 @@ pub struct Identity {
     pub is_admin: bool,
 }
 
-/// An authenticated client and its first link, on the way to a data thread.
+/// An authenticated client and its first link.
 #[derive(Debug)]
 pub struct Handover {
     /// The client's socket.
-    pub client: Moving,
+    pub client: Socket,
     /// What the client has sent behind its log-in already.
     pub client_in: Vec<u8>,
     /// Who it is.
@@ -154,6 +155,8 @@ pub struct Handover {
     pub entry: ClientEntry,
     /// Its place among those who are let in.
     pub admitted: Admitted,
+    /// Where what passes is counted: the meter of its data thread.
+    pub meter: Arc<Meter>,
     /// When it gives its link back.
     pub mode: PoolMode,
     /// What it was told about settings.
@@ -178,6 +181,8 @@ pub struct Session {
     last_words: Option<Complaint>,
     /// The client was told why the session ends, and its socket is shut for writing.
     has_said_last_words: bool,
+    /// The client has left, and its link is for the next one, once it is clean.
+    leaves_link: bool,
     entry: ClientEntry,
     _admitted: Admitted,
 }
@@ -189,19 +194,17 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 type Flow = ControlFlow<()>;
 
 impl Session {
-    /// Takes over a client; call it on the runtime of data thread number `thread`. Fails when one of the sockets
-    /// cannot be registered.
-    pub fn begin(handover: Handover, shared: Arc<Shared>, thread: usize) -> io::Result<Self> {
-        let Handover { client, client_in, identity, cancel_key, entry, admitted, mode, told, made } =
+    /// Takes over a client; call it on the runtime of its data thread. Fails when the link's socket
+    /// cannot be registered there.
+    pub fn begin(handover: Handover, shared: Arc<Shared>) -> io::Result<Box<Self>> {
+        let Handover { client, client_in, identity, cancel_key, entry, admitted, meter, mode, told, made } =
             handover;
         let facts = entry.facts().clone();
-        let user = identity.login.user.as_str();
-        let meter = shared.traffic.meter(&identity.database, user, Carrier::Data(thread));
         meter.client_logins.add(1);
         let passing = if mode == PoolMode::Session { Passing::Unchanged } else { Passing::Rewritten };
         let account = Account::new(meter, facts.clone(), passing);
         facts.set_state(ClientState::Idle, sys::now());
-        let mut relay = Relay::new(client.attach()?, client_in, shared.routes.clone(), facts, account);
+        let mut relay = Relay::new(client, client_in, shared.routes.clone(), facts, account);
         let map = shared.routes.map();
         let last_site = made.as_ref().map_or(map.writer, |made| made.destination.site);
         if mode == PoolMode::Session {
@@ -229,7 +232,10 @@ impl Session {
             let pooled = Pooled::new(mode, group, told, cancel_key.pointer(), &map, counters);
             relay.pooled = Some(Box::new(pooled));
         }
-        Ok(Self {
+        if relay.link.as_ref().is_none_or(|link| link.way() == map.way()) {
+            relay.follow(&map);
+        }
+        Ok(Box::new(Self {
             relay,
             identity,
             cancel_key,
@@ -239,30 +245,44 @@ impl Session {
             last_site,
             last_words: None,
             has_said_last_words: false,
+            leaves_link: false,
             entry,
             _admitted: admitted,
-        })
+        }))
     }
 
-    /// Serves the client until it leaves, or has to.
-    // An `async fn` would keep room for its argument beside the session itself.
-    #[allow(clippy::manual_async_fn)]
-    pub fn run(mut self) -> impl Future<Output = ()> {
-        async move {
-            let registration = wake::register(self.entry.facts()).await;
-            loop {
-                let exit = self.relay.run().await;
+    /// Serves the client until it leaves, or has to, and cleans the link that it leaves behind.
+    pub async fn run(mut self: Box<Self>) {
+        let registration = wake::register(self.entry.facts()).await;
+        loop {
+            let exit = self.relay.run().await;
+            let flow = match exit {
+                Exit::Terminate => self.on_terminate(),
+                Exit::ClientGone { is_half: true } => self.on_half_close(),
+                Exit::ClientGone { is_half: false } => self.leave(false),
                 // In a box: to decide is rare and takes more room than an idle session.
-                if Box::pin(self.decide_or_obey(exit)).await.is_break() {
-                    break;
-                }
-            }
-            drop(registration);
-            count(&self.shared.counters.clients_left);
-            if self.has_said_last_words {
-                Box::pin(tell::hear_out(&mut self.relay.client)).await;
+                exit => Box::pin(self.decide_or_obey(exit)).await,
+            };
+            if flow.is_break() {
+                break;
             }
         }
+        drop(registration);
+        count(&self.shared.counters.clients_left);
+        if self.has_said_last_words {
+            Box::pin(tell::hear_out(&mut self.relay.client)).await;
+        }
+        if let Some(cleaning) = self.into_cleaning() {
+            cleaning.await;
+        }
+    }
+
+    /// Ends all of it but the link, where the next client is to have it, and cleans that.
+    fn into_cleaning(mut self: Box<Self>) -> Option<Pin<Box<impl Future<Output = ()>>>> {
+        let link = self.relay.link.take().filter(|_| self.leaves_link)?;
+        let reported = std::mem::take(&mut self.relay.reported);
+        // In a box, as what is decided.
+        Some(Box::pin(link.lease.give_back_here(link.stream, reported)))
     }
 
     /// Decides, unless something is wanted of the session meanwhile: who waits for a link or for a
@@ -328,9 +348,9 @@ impl Session {
                 pooled::stash::share();
                 Flow::Continue(())
             }
-            Exit::Terminate => self.on_terminate().await,
-            Exit::ClientGone { is_half: true } => self.on_half_close().await,
-            Exit::ClientGone { is_half: false } => self.leave(false).await,
+            Exit::Terminate => self.on_terminate(),
+            Exit::ClientGone { is_half: true } => self.on_half_close(),
+            Exit::ClientGone { is_half: false } => self.leave(false),
             Exit::ClientViolation(message) => self.on_client_violation(message).await,
             Exit::ServerViolation(message) => {
                 tracing::error!(event = "session.server_violated_protocol", "{message}");
@@ -350,10 +370,10 @@ impl Session {
     }
 
     /// The client takes its leave. What it sent before is executed and answered, as without us.
-    async fn on_terminate(&mut self) -> Flow {
+    fn on_terminate(&mut self) -> Flow {
         // An answer that the client has not taken yet is still delivered.
         if self.relay.link.is_none() || self.is_clean() && self.relay.to_client.is_empty() {
-            return self.leave(true).await;
+            return self.leave(true);
         }
         self.relay.client_in.clear();
         self.relay.to_server.push(TERMINATE);
@@ -375,20 +395,21 @@ impl Session {
     /// The client has left. Between two statements the link can serve another client; otherwise
     /// the server is told what the client told it, and finishes what was sent before: pipelined
     /// statements in front of Terminate are executed, as without us.
-    async fn leave(&mut self, by_terminate: bool) -> Flow {
+    fn leave(&mut self, by_terminate: bool) -> Flow {
         tracing::debug!(event = "session.left", pid = self.cancel_key.pid(), by_terminate);
         self.cancel_key.point_to(None);
         let is_clean = self.is_clean() && (by_terminate || self.relay.client_in.is_empty());
-        let Some(link) = self.relay.link.take() else { return Flow::Break(()) };
         let pooled = self.relay.pooled.as_mut();
         let is_clean = is_clean && !pooled.as_ref().is_some_and(|pooled| pooled.is_tied());
+        if is_clean && pooled.is_none() {
+            self.leaves_link = true;
+            return Flow::Break(());
+        }
+        let Some(link) = self.relay.link.take() else { return Flow::Break(()) };
         if let Some(pooled) = pooled
             && is_clean
         {
             pooled.let_go(link, &mut self.relay.memory);
-        } else if is_clean {
-            let reported = std::mem::take(&mut self.relay.reported);
-            tokio::task::spawn_local(link.lease.give_back_here(link.stream, reported));
         } else {
             let unsent = std::mem::take(&mut self.relay.to_server);
             tokio::task::spawn_local(tell::run_out(link, unsent, by_terminate, self.shared.routes.clone()));
@@ -397,11 +418,11 @@ impl Session {
     }
 
     /// The client sends no more but may still read: it gets what is due, as from PostgreSQL.
-    async fn on_half_close(&mut self) -> Flow {
+    fn on_half_close(&mut self) -> Flow {
         let relay = &mut self.relay;
         let is_idle = relay.ledger.is_clean() && relay.client_in.is_empty() && relay.to_client.is_empty();
         if is_idle || relay.link.is_none() {
-            return self.leave(false).await;
+            return self.leave(false);
         }
         relay.client_ended = true;
         relay.finish_server = true;

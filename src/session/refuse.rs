@@ -80,7 +80,7 @@ impl Session {
                         return self.flush().await;
                     }
                 }
-                b'X' => return self.leave(true).await,
+                b'X' => return self.leave(true),
                 b'P' | b'B' | b'D' | b'E' | b'C'
                     if self.serve_ending(&mut batch, &mut first, &frame).is_some() => {}
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
@@ -161,7 +161,7 @@ impl Session {
             let ends = match frame.tag {
                 b'Q' | b'F' => !has_refused,
                 b'S' => true,
-                b'X' => return self.leave(true).await,
+                b'X' => return self.leave(true),
                 b'P' | b'B' | b'D' | b'E' | b'C' => false,
                 _ => continue,
             };
@@ -233,7 +233,7 @@ impl Session {
     }
 
     async fn gone<T>(&mut self) -> ControlFlow<(), T> {
-        self.leave(false).await?;
+        self.leave(false)?;
         ControlFlow::Break(())
     }
 

@@ -2,14 +2,14 @@
 
 use super::gone::gone;
 use super::linking::{Made, NoLink, Wanted, wait_for_change};
-use super::relay::Linked;
+use super::relay::{Linked, Relay};
 use super::tell::{cancelled, cannot_move, no_writer, outcome_unknown, time_to_tell};
 use super::{Flow, Session, Sign, Suspicion, Verdict};
 use crate::backend::Destination;
 use crate::base::{Epoch, Site};
 use crate::observe::clients::ClientState;
 use crate::observe::count;
-use crate::route::{Door, Entry, Halt};
+use crate::route::{Door, Entry, Halt, RouteMap};
 use crate::sys;
 use crate::wire::frame::{HEADER, Head, head};
 use crate::wire::message::{TransactionStatus, error_report, parameter_status};
@@ -23,20 +23,27 @@ use tokio::sync::oneshot;
 /// How long a verdict may take: longer than the probes that lead to it.
 pub(super) const VERDICT_WITHIN: Duration = Duration::from_secs(5);
 
+impl Relay {
+    /// This map of routes holds from now on. Whether the link is still on its way is for the caller to see.
+    pub(super) fn follow(&mut self, map: &RouteMap) {
+        self.version = map.version;
+        self.is_draining = map.is_draining;
+        if let Some(pooled) = &mut self.pooled {
+            pooled.follow(map);
+        }
+        self.is_held = self.link.is_some() && map.holds_everything();
+        // SUSPEND waits for everybody to be between two messages.
+        self.stop_when_quiet |= map.halts.all == Halt::Suspended;
+    }
+}
+
 impl Session {
     /// The map of routes has changed: maybe the door, maybe the writer.
     pub(super) async fn on_route_changed(&mut self) -> Flow {
         let map = self.shared.routes.map();
-        self.relay.version = map.version;
-        self.relay.is_draining = map.is_draining;
-        if let Some(pooled) = &mut self.relay.pooled {
-            pooled.follow(&map);
-        }
-        self.relay.is_held = self.relay.link.is_some() && map.holds_everything();
-        // SUSPEND waits for everybody to be between two messages.
-        self.relay.stop_when_quiet |= map.halts.all == Halt::Suspended;
+        self.relay.follow(&map);
         let Some(link) = &self.relay.link else { return Flow::Continue(()) };
-        if (link.site, link.epoch, link.life) != map.way() {
+        if link.way() != map.way() {
             return self.drop_link(None).await;
         }
         Flow::Continue(())
@@ -55,7 +62,7 @@ impl Session {
             return self.on_own().await;
         }
         if tag == b'X' {
-            return self.leave(true).await;
+            return self.leave(true);
         }
         let map = self.shared.routes.map();
         if map.version != self.relay.version {
@@ -225,7 +232,7 @@ impl Session {
             return self.on_own().await;
         }
         if tag == b'X' {
-            return self.leave(true).await;
+            return self.leave(true);
         }
         if self.relay.pooled.is_some() {
             return self.on_held_without_link().await;
@@ -249,7 +256,7 @@ impl Session {
         match linked {
             Some(Ok(made)) => self.take_over(made).await,
             Some(Err(no_link)) => self.on_no_link(no_link).await,
-            None => self.leave(false).await,
+            None => self.leave(false),
         }
     }
 
@@ -283,7 +290,7 @@ impl Session {
                     false => break no_writer("no server can take statements now"),
                 },
                 () = self.cancel_key.asked() => break cancelled(),
-                () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false).await,
+                () = gone(&mut self.relay.client, &mut self.relay.client_in) => return self.leave(false),
                 () = &mut notice, if !was_told => was_told = true,
             }
             if !self.relay.pooled.as_mut().is_some_and(|it| it.told_that_it_waits()) {

@@ -134,7 +134,7 @@ impl Session {
         let written = std::future::poll_fn(|cx| Poll::Ready(relay.write_client(cx))).await;
         match written {
             Poll::Ready(Ok(())) | Poll::Pending => Flow::Continue(()),
-            Poll::Ready(Err(Unwritten::Gone)) => self.leave(false).await,
+            Poll::Ready(Err(Unwritten::Gone)) => self.leave(false),
             Poll::Ready(Err(Unwritten::Late)) => self.cut(),
         }
     }
@@ -144,7 +144,7 @@ impl Session {
         let relay = &mut self.relay;
         match std::future::poll_fn(|cx| relay.write_client(cx)).await {
             Ok(()) => Flow::Continue(()),
-            Err(Unwritten::Gone) => self.leave(false).await,
+            Err(Unwritten::Gone) => self.leave(false),
             Err(Unwritten::Late) => self.cut(),
         }
     }

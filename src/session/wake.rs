@@ -11,7 +11,7 @@ use crate::observe::Counters;
 use crate::observe::clients::ClientFacts;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::Poll;
 
 thread_local! {
     static SLEEPERS: RefCell<Sleepers> = RefCell::default();
@@ -19,7 +19,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Sleepers {
-    sleepers: Vec<Option<(Waker, Arc<ClientFacts>)>>,
+    sleepers: Vec<Option<Arc<ClientFacts>>>,
     free: Vec<usize>,
 }
 
@@ -31,16 +31,13 @@ pub struct Registration(usize);
 pub async fn register(facts: &Arc<ClientFacts>) -> Registration {
     std::future::poll_fn(|cx| {
         facts.set_waker(cx.waker());
-        let sleeper = Some((cx.waker().clone(), facts.clone()));
-        std::task::Poll::Ready(SLEEPERS.with_borrow_mut(|sleepers| match sleepers.free.pop() {
-            Some(place) => {
-                sleepers.sleepers[place] = sleeper.clone();
-                Registration(place)
+        Poll::Ready(SLEEPERS.with_borrow_mut(|Sleepers { sleepers, free }| {
+            let place = free.pop().unwrap_or(sleepers.len());
+            match sleepers.get_mut(place) {
+                Some(sleeper) => *sleeper = Some(facts.clone()),
+                None => sleepers.push(Some(facts.clone())),
             }
-            None => {
-                sleepers.sleepers.push(sleeper.clone());
-                Registration(sleepers.sleepers.len() - 1)
-            }
+            Registration(place)
         }))
     })
     .await
@@ -48,18 +45,14 @@ pub async fn register(facts: &Arc<ClientFacts>) -> Registration {
 
 /// Wakes every session of this thread.
 pub fn wake_all() {
-    SLEEPERS.with_borrow(|sleepers| {
-        for (waker, _) in sleepers.sleepers.iter().flatten() {
-            waker.wake_by_ref();
-        }
-    });
+    SLEEPERS.with_borrow(|sleepers| sleepers.sleepers.iter().flatten().for_each(|client| client.wake()));
 }
 
 /// Orders the clients of this thread to end that are overdue, and reports those that hold a connection
 /// for nothing.
 pub fn look_at_all(limits: &Pool, counters: &Counters, now: Moment) {
     SLEEPERS.with_borrow(|sleepers| {
-        for (_, client) in sleepers.sleepers.iter().flatten() {
+        for client in sleepers.sleepers.iter().flatten() {
             look_at(client, limits, now);
             report_pins(client, limits, counters, now);
         }

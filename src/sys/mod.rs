@@ -20,5 +20,5 @@ pub use limits::raise_open_files;
 pub use machine::{networks, user_name};
 pub use manager::{Passed, notify_manager, notify_reloading, passed_sockets};
 pub use random::{random_bytes, random_unit};
-pub use socket::{Carrier, Detached, Moving, Peer, Socket, tune};
+pub use socket::{Carrier, Detached, Peer, Socket, tune};
 pub use unix::UnixSocket;

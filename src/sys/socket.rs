@@ -17,9 +17,9 @@ use tokio_rustls::{client, server};
 /// A connection to a client or to a server. On TCP and Unix sockets reading and writing costs one
 /// match; TLS keeps its state in a box.
 ///
-/// A tokio socket belongs to the runtime it was made in. Log-ins happen on the control runtime,
-/// relaying on a data thread's own runtime: [`Socket::detach`] takes the socket out of the one,
-/// [`Detached::attach`] puts it into the other. What TLS has buffered travels along.
+/// A tokio socket belongs to the runtime it was made in. Links are made on the control runtime and used
+/// on that of a data thread: [`Socket::detach`] takes the socket out of the one, [`Detached::attach`] puts
+/// it into the other. What TLS has buffered travels along.
 ///
 /// Whoever writes has to flush: a TLS write that would block is kept in TLS and counts as written,
 /// and the first write after `attach` always would. On TCP and Unix sockets flushing is free.
@@ -46,25 +46,6 @@ pub enum Detached {
     TlsClient(Box<client::TlsStream<Carrier>>, std::net::TcpStream),
     /// The TLS state, its carrier emptied, and the carrier's socket.
     TlsServer(Box<server::TlsStream<Carrier>>, std::net::TcpStream),
-}
-
-/// A socket on its way to where it is used.
-#[derive(Debug)]
-pub enum Moving {
-    /// It is there already: in the runtime that uses it.
-    Here(Socket),
-    /// It comes from another runtime.
-    Away(Detached),
-}
-
-impl Moving {
-    /// Puts the socket into the current runtime, unless it is in it.
-    pub fn attach(self) -> io::Result<Socket> {
-        match self {
-            Moving::Here(socket) => Ok(socket),
-            Moving::Away(detached) => detached.attach(),
-        }
-    }
 }
 
 /// Who is at the other end, for logs and `pg_stat_activity`-like listings.

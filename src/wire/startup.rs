@@ -95,14 +95,13 @@ impl Startup {
             .then(|| Negotiation { minor: self.minor(), unknown: self.extensions.clone() })
     }
 
-    /// The parameters besides `user` for the link that serves this session, in their order.
-    pub fn link_parameters(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut parameters = Vec::with_capacity(self.settings.len() + 2);
-        parameters.push((b"database".to_vec(), self.database.clone()));
+    /// Takes out the parameters besides `user` and `database` for the link that serves this session, in
+    /// their order.
+    pub fn take_parameters(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut parameters = std::mem::take(&mut self.settings);
         if self.replication != Replication::No {
-            parameters.push((b"replication".to_vec(), self.replication_value.clone()));
+            parameters.insert(0, (b"replication".to_vec(), std::mem::take(&mut self.replication_value)));
         }
-        parameters.extend(self.settings.iter().cloned());
         parameters
     }
 

@@ -67,7 +67,7 @@ async fn serve(
     let opened = open(socket, encryption, &TrustedProxies::default(), SOON)
         .await
         .map_err(|e: OpenError| e.to_string())?;
-    let Opened::Session { mut socket, approach, startup, mut buffered } = opened else { return Ok(()) };
+    let Opened::Session { mut socket, approach, mut startup, mut buffered } = opened else { return Ok(()) };
     let authenticated = authenticator
         .authenticate(&mut socket, &mut buffered, &startup, &approach, Door::Database)
         .await
@@ -75,7 +75,9 @@ async fn serve(
     let Authenticated { user, proof, .. } = authenticated;
     let login = Login { user, proof };
     let mut out = BytesMut::new();
-    let link = match backend::connect(endpoint, &login, &startup.link_parameters(), SOON).await {
+    let mut parameters = startup.take_parameters();
+    parameters.push((b"database".to_vec(), startup.database.clone()));
+    let link = match backend::connect(endpoint, &login, &parameters, SOON).await {
         Ok(link) => link,
         Err(error) => {
             match error.report() {

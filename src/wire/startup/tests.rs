@@ -27,16 +27,13 @@ const V3_0: u32 = 3 << 16;
 
 #[test]
 fn a_start_up_packet_is_read_in_its_order() {
-    let s = started(V3_0, b"user\0joe\0options\0-c a=1\0database\0shop\0TimeZone\0UTC\0my.x\0\0\0");
+    let mut s = started(V3_0, b"user\0joe\0options\0-c a=1\0database\0shop\0TimeZone\0UTC\0my.x\0\0\0");
     assert_eq!((s.user.as_slice(), s.database.as_slice()), (&b"joe"[..], &b"shop"[..]));
-    let link: Vec<_> = s.link_parameters();
-    let link: Vec<_> = link.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect();
-    assert_eq!(
-        link,
-        [(&b"database"[..], &b"shop"[..]), (b"options", b"-c a=1"), (b"TimeZone", b"UTC"), (b"my.x", b"")]
-    );
     assert_eq!(s.negotiation(), None);
     assert_eq!(s.setting("TimeZone"), Some(&b"UTC"[..]));
+    let link = s.take_parameters();
+    let link: Vec<_> = link.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect();
+    assert_eq!(link, [(&b"options"[..], &b"-c a=1"[..]), (b"TimeZone", b"UTC"), (b"my.x", b"")]);
 }
 
 #[test]
@@ -49,10 +46,10 @@ fn an_absent_or_empty_database_is_the_role() {
 
 #[test]
 fn newer_versions_and_extensions_are_negotiated() {
-    let grease = started(V3_0 + 9999, b"user\0joe\0_pq_.grease\0x\0\0");
+    let mut grease = started(V3_0 + 9999, b"user\0joe\0_pq_.grease\0x\0\0");
     let unknown = vec![b"_pq_.grease".to_vec()];
     assert_eq!(grease.negotiation(), Some(Negotiation { minor: 2, unknown: unknown.clone() }));
-    assert!(grease.link_parameters().iter().all(|(name, _)| !name.starts_with(b"_pq_")));
+    assert!(grease.take_parameters().iter().all(|(name, _)| !name.starts_with(b"_pq_")));
     assert_eq!(started(V3_0 + 2, b"user\0joe\0\0").negotiation(), None);
     let old = started(V3_0, b"user\0joe\0_pq_.grease\0\0\0");
     assert_eq!(old.negotiation(), Some(Negotiation { minor: 0, unknown }));
@@ -61,9 +58,9 @@ fn newer_versions_and_extensions_are_negotiated() {
 #[test]
 fn walsenders_are_recognised_and_passed_on() {
     let check = |value: &str, expected| {
-        let s = started(V3_0, format!("user\0joe\0replication\0{value}\0\0").as_bytes());
+        let mut s = started(V3_0, format!("user\0joe\0replication\0{value}\0\0").as_bytes());
         assert_eq!(s.replication, expected, "{value}");
-        let passed_on = s.link_parameters().contains(&(b"replication".to_vec(), value.as_bytes().to_vec()));
+        let passed_on = s.take_parameters().contains(&(b"replication".to_vec(), value.as_bytes().to_vec()));
         assert_eq!(passed_on, expected != Replication::No, "{value}");
     };
     check("database", Replication::Logical);
