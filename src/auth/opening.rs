@@ -72,15 +72,16 @@ pub enum OpenError {
     Timeout(Duration),
 }
 
-/// Reads what the client wants within `timeout`, doing TLS on the way as `encryption` says. One of
+/// Reads what the client at `peer` wants within `timeout`, doing TLS on the way as `encryption` says. One of
 /// `proxies` says first for whom it connects.
 pub async fn open(
     socket: Socket,
+    peer: Peer,
     encryption: &ClientEncryption,
     proxies: &TrustedProxies,
     timeout: Duration,
 ) -> Result<Opened, OpenError> {
-    let opening = opened(socket, encryption, proxies);
+    let opening = opened(socket, peer, encryption, proxies);
     tokio::time::timeout(timeout, opening).await.unwrap_or(Err(OpenError::Timeout(timeout)))
 }
 
@@ -117,10 +118,11 @@ fn poll_request(
 
 async fn opened(
     mut socket: Socket,
+    peer: Peer,
     encryption: &ClientEncryption,
     proxies: &TrustedProxies,
 ) -> Result<Opened, OpenError> {
-    let mut approach = Approach::in_clear(socket.peer());
+    let mut approach = Approach::in_clear(peer);
     if proxies.include(approach.peer) {
         approach.peer = source_of(&mut socket).await?;
     }

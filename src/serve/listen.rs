@@ -1,7 +1,7 @@
 //! Sockets that clients connect to.
 
 use crate::config::Tuning;
-use crate::sys::{Passed, Socket, UnixSocket};
+use crate::sys::{Passed, Peer, Socket, UnixSocket};
 use socket2::SockRef;
 use std::fmt;
 use std::io;
@@ -71,6 +71,17 @@ pub struct Listener {
     pub bound: Bound,
     /// The Unix socket's file, where it is ours to remove.
     file: Option<PathBuf>,
+}
+
+/// A connection and its ends.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub socket: Socket,
+    /// Who has made it.
+    pub peer: Peer,
+    /// Which address of ours it was made to.
+    pub local: Peer,
 }
 
 /// Who else may listen on an address.
@@ -166,11 +177,15 @@ impl Listener {
     }
 
     /// Takes the next connection.
-    pub async fn accept(&self) -> io::Result<Socket> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         match &self.socket {
-            Listening::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
+            Listening::Tcp(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                Ok(self.accepted(Socket::Tcp(tcp), Some(peer)))
+            }
             Listening::Unix(listener) => {
-                Ok(Socket::Unix(UnixSocket::new(listener.accept().await?.0.into_std()?)?))
+                let unix = UnixSocket::new(listener.accept().await?.0.into_std()?)?;
+                Ok(self.accepted(Socket::Unix(unix), None))
             }
             Listening::Nowhere => std::future::pending().await,
         }
@@ -178,22 +193,33 @@ impl Listener {
 
     /// Takes a connection that the kernel has made already, if there is one. It asks the kernel itself: the
     /// runtime hears of connections only when it looks for them.
-    pub fn accept_now(&self) -> io::Result<Option<Socket>> {
+    pub fn accept_now(&self) -> io::Result<Option<Accepted>> {
         let accepted = match &self.socket {
             Listening::Tcp(listener) => SockRef::from(listener).accept(),
             Listening::Unix(listener) => SockRef::from(listener).accept(),
             Listening::Nowhere => return Ok(None),
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
         socket.set_nonblocking(true)?;
-        Ok(Some(match &self.socket {
+        let socket = match &self.socket {
             Listening::Tcp(_) => Socket::Tcp(TcpStream::from_std(socket.into())?),
             Listening::Unix(_) | Listening::Nowhere => Socket::Unix(UnixSocket::new(socket.into())?),
-        }))
+        };
+        Ok(Some(self.accepted(socket, peer.as_socket())))
+    }
+
+    /// What the kernel has said already is not asked for.
+    fn accepted(&self, socket: Socket, peer: Option<SocketAddr>) -> Accepted {
+        let peer = peer.map_or_else(|| socket.peer(), Peer::Tcp);
+        let local = match &self.bound {
+            Bound::Tcp(address) if !address.ip().is_unspecified() => Peer::Tcp(*address),
+            Bound::Tcp(_) | Bound::Unix(_) => socket.local(),
+        };
+        Accepted { socket, peer, local }
     }
 }
 
@@ -243,8 +269,10 @@ mod tests {
             [(Some((seconds(71), seconds(12), 5)), Some(seconds(33))), (None, None)]
         {
             listener.tune(&Tuning { keepalive, user_timeout }).unwrap();
-            let _client = tokio::net::TcpStream::connect(address).await.unwrap();
-            let socket = listener.accept().await.unwrap();
+            let client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let Accepted { socket, peer, local } = listener.accept().await.unwrap();
+            assert_eq!((peer, local), (Peer::Tcp(client.local_addr().unwrap()), Peer::Tcp(address)));
+            assert_eq!((peer, local), (socket.peer(), socket.local()));
             let socket = SockRef::from(socket.tcp().unwrap());
             assert!(socket.tcp_nodelay().unwrap());
             assert_eq!(socket.keepalive().unwrap(), keepalive.is_some());

@@ -2,7 +2,7 @@
 
 use super::arrivals::{Arrival, Arrivals};
 use super::first_link::{First, Newcomer};
-use super::listen::Listener;
+use super::listen::{Accepted, Listener};
 use super::threads::{self, DataThreads};
 use super::waiting::{self, Greeted, Waited};
 use crate::auth::{
@@ -128,8 +128,8 @@ impl Front {
                     () = stops(&mut stop) => return self.take_the_last(listener).await,
                 },
             };
-            let socket = match accepted {
-                Ok(socket) => socket,
+            let accepted = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(event = "serve.accept_failed", at = %listener.bound, %error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -142,6 +142,7 @@ impl Front {
                 (tuned, is_late) = (tcp, true);
             }
             if is_late {
+                let socket = &accepted.socket;
                 let at_once = socket.tcp().map_or(Ok(()), |tcp| tcp.set_nodelay(true));
                 at_once.and_then(|()| socket.tune(&tuned.towards_clients())).unwrap_or_else(say);
             }
@@ -150,7 +151,7 @@ impl Front {
                 arrival = self.arrivals.enter(most) => arrival,
                 () = stops(&mut stop) => self.arrivals.one_more(),
             };
-            self.let_in(socket, arrival).await;
+            self.let_in(accepted, arrival).await;
             // A storm of connections waits its turn beside the sessions of this thread: one for each
             // round that all others make.
             tokio::task::yield_now().await;
@@ -159,23 +160,24 @@ impl Front {
 
     /// Takes connections that the kernel has made already: it would reset them.
     async fn take_the_last(self: Arc<Self>, listener: &Listener) {
-        while let Ok(Some(socket)) = listener.accept_now() {
-            self.let_in(socket, self.arrivals.one_more()).await;
+        while let Ok(Some(accepted)) = listener.accept_now() {
+            self.let_in(accepted, self.arrivals.one_more()).await;
         }
     }
 
-    async fn let_in(self: &Arc<Self>, socket: Socket, arrival: Arrival) {
+    async fn let_in(self: &Arc<Self>, accepted: Accepted, arrival: Arrival) {
         count(&self.counters().connections_accepted);
         let thread = self.threads.next();
         if self.threads.is_this(thread) {
-            tokio::task::spawn_local(self.clone().attend(socket, arrival));
+            tokio::task::spawn_local(self.clone().attend(accepted, arrival));
             return;
         }
+        let Accepted { socket, peer, local } = accepted;
         let Ok(socket) = socket.detach() else { return };
         let front = self.clone();
         let work = move || async move {
             if let Ok(socket) = socket.attach() {
-                front.attend(socket, arrival).await;
+                front.attend(Accepted { socket, peer, local }, arrival).await;
             }
         };
         self.threads.run(thread, work).await;
@@ -186,10 +188,10 @@ impl Front {
     }
 
     /// One connection, from its first byte to its last one.
-    fn attend(self: Arc<Self>, socket: Socket, arrival: Arrival) -> impl Future<Output = ()> {
+    fn attend(self: Arc<Self>, accepted: Accepted, arrival: Arrival) -> impl Future<Output = ()> {
         threads::beat();
         // In a box, which goes before the session begins: to log in takes more room than an idle session.
-        let logging_in = Box::pin(self.welcome(socket, arrival));
+        let logging_in = Box::pin(self.welcome(accepted, arrival));
         async move {
             if let Some(session) = logging_in.await {
                 session.run().await;
@@ -197,12 +199,13 @@ impl Front {
         }
     }
 
-    async fn welcome(self: Arc<Self>, socket: Socket, arrival: Arrival) -> Option<Box<Session>> {
+    async fn welcome(self: Arc<Self>, accepted: Accepted, arrival: Arrival) -> Option<Box<Session>> {
         let within = self.shared.limits.load().client_login_timeout;
         let (encryption, proxies) = (self.encryption.load_full(), self.proxies.load_full());
-        match open(socket, &encryption, &proxies, within).await {
+        let Accepted { socket, peer, local } = accepted;
+        match open(socket, peer, &encryption, &proxies, within).await {
             Ok(Opened::Session { socket, approach, startup, buffered }) => {
-                self.log_in(socket, approach, startup, buffered, arrival).await
+                self.log_in(socket, approach, local, startup, buffered, arrival).await
             }
             Ok(Opened::Cancel { socket, pid, secret }) => {
                 let socket = socket.detach().ok()?;
@@ -238,6 +241,7 @@ impl Front {
         self: Arc<Self>,
         mut socket: Socket,
         approach: Approach,
+        local: Peer,
         mut startup: Startup,
         mut buffered: BytesMut,
         arrival: Arrival,
@@ -288,7 +292,7 @@ impl Front {
             }
         };
         let meter = self.shared.traffic.meter(database, user.as_str(), threads::carrier());
-        let entry = self.shared.clients.enter(origin(&socket, approach.peer, &identity));
+        let entry = self.shared.clients.enter(origin(&socket, approach.peer, local, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
         let entered = Entered { entry, admitted, meter, minor: startup.minor() };
         let mode = match startup.replication {
@@ -424,7 +428,7 @@ impl Front {
     }
 }
 
-fn origin(socket: &Socket, peer: Peer, identity: &Identity) -> ClientOrigin {
+fn origin(socket: &Socket, peer: Peer, local: Peer, identity: &Identity) -> ClientOrigin {
     let parameter = |wanted: &[u8]| {
         let mut found = identity.parameters.iter().filter(|(name, _)| name == wanted);
         found.next_back().map(|(_, value)| String::from_utf8_lossy(value).into_owned())
@@ -433,7 +437,7 @@ fn origin(socket: &Socket, peer: Peer, identity: &Identity) -> ClientOrigin {
         database: identity.database.clone(),
         user: identity.login.user.clone(),
         peer,
-        local: socket.local(),
+        local,
         tls: socket.tls_in_use(),
         connected_at: SystemTime::now(),
         application_name: parameter(b"application_name").unwrap_or_default(),

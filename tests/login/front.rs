@@ -64,7 +64,8 @@ async fn serve(
     encryption: &ClientEncryption,
     endpoint: &Endpoint,
 ) -> Result<(), String> {
-    let opened = open(socket, encryption, &TrustedProxies::default(), SOON)
+    let peer = socket.peer();
+    let opened = open(socket, peer, encryption, &TrustedProxies::default(), SOON)
         .await
         .map_err(|e: OpenError| e.to_string())?;
     let Opened::Session { mut socket, approach, mut startup, mut buffered } = opened else { return Ok(()) };
