@@ -11,7 +11,7 @@ use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
 use crate::base::{Epoch, Moment, Retry, Site};
 use crate::config::{self, Tuning};
 use crate::observe::links::{LinkOrigin, LinkState, Links};
-use crate::sys::{self, Detached, Map};
+use crate::sys::{self, Map, Resting};
 use crate::wire::report::Report;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -97,7 +97,7 @@ fn words(waited: Duration) -> String {
 #[derive(Debug)]
 pub struct Checkout {
     /// To be attached where it is used.
-    pub stream: Detached,
+    pub stream: Resting,
     /// What the server has sent already.
     pub leftover: Vec<u8>,
     /// Warnings that the server gave at the log-in of a fresh link.
@@ -169,14 +169,14 @@ impl Pool {
             }
         };
         let epoch = request.destination.epoch;
-        while let Some(idle) = group.take(epoch, &request.parameters) {
+        while let Some(mut idle) = group.take(epoch, &request.parameters) {
             let lain = sys::now().since(idle.since);
             let stream = match lain > settings.limits.server_check_delay {
                 true => {
                     idle.facts.entry.facts().set_state(LinkState::Tested);
                     reset::checked(idle.stream).await
                 }
-                false => reset::is_silent(&idle.stream).then_some(idle.stream),
+                false => idle.stream.is_silent().then_some(idle.stream),
             };
             if let Some(stream) = stream {
                 let lease = self.lease(group, seat, idle.facts, epoch);
@@ -234,7 +234,7 @@ impl Pool {
         });
         group.opened(&facts);
         let lost = |source| backend::Error::Lost { at: address, source };
-        let stream = link.stream.detach().map_err(lost)?;
+        let stream = Resting::Nowhere(link.stream.detach().map_err(lost)?);
         let lease = self.lease(group, seat, facts, epoch);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
     }
@@ -300,8 +300,8 @@ impl Pool {
                 group.put(idle);
                 return None;
             }
-            let Idle { stream, facts, .. } = idle;
-            if reset::is_silent(&stream) {
+            let Idle { mut stream, facts, .. } = idle;
+            if stream.is_silent() {
                 let lease = self.lease(group, seat, facts, epoch);
                 return Some(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }

@@ -2,12 +2,11 @@
 
 use super::CancelTarget;
 use super::limits::Limit;
-use super::reset;
 use super::seats::{Seat, Seats};
 use crate::base::{Epoch, Moment, RoleName, Site};
 use crate::config::Rules;
 use crate::observe::links::{LinkEntry, LinkState};
-use crate::sys::Detached;
+use crate::sys::Resting;
 use crate::wire::message::parameter_status;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -40,7 +39,7 @@ pub struct GroupKey {
 /// A link that nobody uses.
 #[derive(Debug)]
 pub struct Idle {
-    pub stream: Detached,
+    pub stream: Resting,
     pub facts: Arc<Facts>,
     pub epoch: Epoch,
     pub since: Moment,
@@ -277,9 +276,9 @@ impl Group {
     pub fn tend(&self, now: Moment, unused: Option<Moment>) -> bool {
         let keep = (self.rules.load().min_size as usize).saturating_sub(self.seats_taken());
         let mut idle = self.idle();
-        idle.retain(|link| {
+        idle.retain_mut(|link| {
             let is_over = now >= link.facts.expires_at || link.facts.entry.facts().is_close_needed();
-            !is_over && reset::is_silent(&link.stream)
+            !is_over && link.stream.is_silent()
         });
         if let Some(unused) = unused {
             let old = idle.iter().take_while(|link| link.since < unused).count();

@@ -8,7 +8,7 @@ use super::seats::Seat;
 use super::{CancelTarget, reset};
 use crate::base::{Epoch, Moment};
 use crate::observe::links::{LinkFacts, LinkState};
-use crate::sys::{self, Detached, Socket};
+use crate::sys::{self, Resting, Socket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -140,7 +140,7 @@ impl Lease {
     /// client's cancel key must not point to it any more. With a cancel on its way it is closed.
     ///
     /// `reported` are settings that the server has reported since, the last value of each.
-    pub fn give_back(self, stream: Detached, reported: Vec<Reported>) {
+    pub fn give_back(self, stream: Resting, reported: Vec<Reported>) {
         if !self.may_be_used_again() {
             return;
         }
@@ -163,7 +163,7 @@ impl Lease {
         entry.set_state(LinkState::Tested);
         entry.set_client(None, Moment::default());
         let kept = match reset::reset(&mut socket, &facts.greeting.reported, reported).await {
-            Ok(()) => socket.detach().ok(),
+            Ok(()) => Some(Resting::here(socket)),
             Err(_) => {
                 drop(socket);
                 None

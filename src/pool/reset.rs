@@ -1,11 +1,9 @@
 //! Making a link as good as new.
 
-use crate::sys::{Detached, Socket};
+use crate::sys::{Resting, Socket};
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use bytes::{Buf, BytesMut};
-use socket2::SockRef;
 use std::io;
-use std::mem::MaybeUninit;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -89,13 +87,13 @@ fn note(body: &[u8], reported: &mut Vec<Reported>) {
 
 /// Asks a link that lay idle for a while whether its server still answers, by an empty query; `None`
 /// when it does not.
-pub async fn checked(stream: Detached) -> Option<Detached> {
-    if !is_silent(&stream) {
+pub async fn checked(mut stream: Resting) -> Option<Resting> {
+    if !stream.is_silent() {
         return None;
     }
     let mut socket = stream.attach().ok()?;
     match tokio::time::timeout(ANSWER_WITHIN, empty_query(&mut socket)).await {
-        Ok(Ok(())) => socket.detach().ok(),
+        Ok(Ok(())) => Some(Resting::here(socket)),
         Ok(Err(_)) | Err(_) => None,
     }
 }
@@ -110,18 +108,6 @@ async fn empty_query(stream: &mut Socket) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::other("not the answer to an empty query")),
     }
-}
-
-/// Whether a link that lay idle is still connected and has been told nothing since.
-pub fn is_silent(stream: &Detached) -> bool {
-    let mut byte = [MaybeUninit::uninit(); 1];
-    let peeked = match stream {
-        Detached::Tcp(tcp) | Detached::TlsClient(_, tcp) | Detached::TlsServer(_, tcp) => {
-            SockRef::from(tcp).peek(&mut byte)
-        }
-        Detached::Unix(unix) => SockRef::from(unix).peek(&mut byte),
-    };
-    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

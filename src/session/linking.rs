@@ -10,7 +10,7 @@ use crate::observe::count;
 use crate::observe::traffic::Carrier;
 use crate::pool::{Checkout, Limit, PoolError, Request};
 use crate::route::{Door, Entry, NoRoute, RouteMap};
-use crate::sys;
+use crate::sys::{self, Resting};
 use crate::wire::message::{Complaint, error_report};
 use crate::wire::report::Report;
 use bytes::BytesMut;
@@ -360,7 +360,7 @@ impl super::Shared {
             Ok(Err(replay::Failure::Refused(report))) => return Err(NotMade::Refused(report)),
             Ok(Err(replay::Failure::Broken)) | Err(_) => return Err(NotMade::Broken),
         }
-        let stream = socket.detach().map_err(|_| NotMade::Broken)?;
+        let stream = Resting::here(socket);
         Ok((Checkout { stream, leftover: Vec::new(), notices, lease }, reported))
     }
 }

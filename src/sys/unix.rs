@@ -41,6 +41,11 @@ impl UnixSocket {
         self.reads.into_inner()
     }
 
+    /// The socket itself.
+    pub(super) fn get_ref(&self) -> &UnixStream {
+        self.reads.get_ref()
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         Peer::Unix { uid: getsockopt(self.reads.get_ref(), PeerCredentials).ok().map(|cred| cred.uid()) }

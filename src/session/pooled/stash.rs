@@ -18,7 +18,7 @@ use crate::pool::{Parameters, Room};
 use crate::session::linking::{Made, NoLink, Wanted};
 use crate::session::relay::Linked;
 use crate::session::{Identity, Shared};
-use crate::sys::{self, Map};
+use crate::sys::{self, Map, Resting};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -491,7 +491,7 @@ fn is_silent(link: &mut Linked, cx: &mut Context<'_>) -> bool {
 fn give_back(link: Linked) {
     let Linked { stream, lease, has, .. } = link;
     if let Ok(stream) = stream.detach() {
-        lease.give_back(stream, has.map_or_else(Vec::new, |has| has.all_reported()));
+        lease.give_back(Resting::Nowhere(stream), has.map_or_else(Vec::new, |has| has.all_reported()));
     }
 }
 
