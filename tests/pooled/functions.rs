@@ -1,7 +1,8 @@
 //! What bodies of functions say is read when they have changed, whoever has changed them, and not otherwise.
 
 use crate::raw::{Raw, shown};
-use crate::stage::{one_connection, proxy, proxy_at, server};
+use crate::stage::{PATIENCE, one_connection, proxy, proxy_at, server};
+use cloud_mirror::lab::{eventually, that};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -137,6 +138,31 @@ async fn a_function_that_comes_to_keep_something_ties_from_then_on() {
         let said = shown(&a.query("select array_to_string(dblink_get_connections(), ',')").await);
         assert!(said.contains("hidden"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_timeout_does_not_end_what_we_ask() {
+    let server = server().await;
+    database("patient", ONE).await;
+    let proxy = one_connection("auto").await;
+    let mut client = client(proxy.port(), "patient").await;
+    let pid = client.value("select pg_backend_pid()").await;
+    client.query("set statement_timeout = '50ms'").await;
+    let locker = server.client("patient").await.unwrap();
+    locker.batch_execute(&ONE.replace("create", "create or replace")).await.unwrap();
+    // Bodies are read with this table: the answer waits.
+    locker.batch_execute("begin; lock table pg_catalog.pg_language in access exclusive mode").await.unwrap();
+    client.query("select one() as later").await;
+    let waits = format!(
+        "select count(*) from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock'
+         and clock_timestamp() - query_start > '1 s'"
+    );
+    let waits = async || that(locker.query_one(&waits, &[]).await?.get::<_, i64>(0), |count| *count == 1);
+    eventually(PATIENCE, waits).await;
+    locker.batch_execute("rollback").await.unwrap();
+    let mut other = self::client(proxy.port(), "patient").await;
+    assert_eq!(other.value("select pg_backend_pid()").await, pid);
+    assert_eq!(client.value("show statement_timeout").await, "50ms");
 }
 
 /// A statement that does nothing in one database may do something in another one.

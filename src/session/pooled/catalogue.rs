@@ -174,13 +174,13 @@ pub const VERSION: &str = "(SELECT pg_catalog.count(*)::text || ' ' || COALESCE(
      UNION ALL SELECT objid, refobjid::bigint FROM pg_catalog.pg_depend \
      WHERE refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) AS versions)";
 
-/// One row: `c`, the version of what was read, and an [`Unseen`]. To compile it would take longer than to execute it.
+/// One row: `c`, the version of what was read, and an [`Unseen`].
 pub fn question() -> String {
     let keywords: Vec<String> = KEYWORDS.iter().map(|word| quote_literal(word)).collect();
     QUESTION.replace("$version", VERSION).replace("$keywords", &keywords.join(","))
 }
 
-const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
+const QUESTION: &str = r#"WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text, pg_catalog.lower(p.proname) AS name, p.prosrc,
      p.prosqlbody::text AS tree, l.lanname NOT IN ('sql', 'plpgsql') AS is_unread
      FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
      WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')),

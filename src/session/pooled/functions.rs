@@ -63,7 +63,7 @@ pub fn question() -> String {
     QUESTION.replace("$version", VERSION)
 }
 
-const QUESTION: &str = r#"SET LOCAL jit = off; WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text,
+const QUESTION: &str = r#"WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.proname::text,
      pg_catalog.lower(p.proname) AS name, p.prosrc, l.lanname IN ('sql', 'plpgsql') AS is_read,
      l.lanname NOT IN ('sql', 'plpgsql') AND p.provolatile = 'v' AND p.proparallel <> 's' AS keeps, l.lanname <> 'c' AS is_text
      FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang

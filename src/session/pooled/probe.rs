@@ -30,6 +30,10 @@ const QUESTION: &str = "SELECT CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN
 const SETTINGS: &str = "; SELECT name, setting FROM pg_catalog.pg_settings \
      WHERE source = 'session' AND name NOT LIKE 'transaction!_%' ESCAPE '!' ORDER BY name";
 
+/// What the client has set for its own statements must not end a question that takes longer; to compile it would take
+/// longer than to execute it.
+const PATIENTLY: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL jit = off";
+
 /// Names that are asked for beside those that are known.
 const NAMES_MAX: usize = 32;
 /// Functions that are asked about.
@@ -253,7 +257,7 @@ impl Probe {
             }
             if !questions.is_empty() {
                 let mut bytes = Vec::new();
-                put_query(&mut bytes, &questions.join(";"));
+                put_query(&mut bytes, &format!("{PATIENTLY}; {}", questions.join(";")));
                 return Answer::Again(bytes);
             }
         }
