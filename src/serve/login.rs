@@ -62,7 +62,6 @@ pub trait Console: Send + Sync {
 struct Entered {
     entry: ClientEntry,
     admitted: Admitted,
-    meter: Arc<Meter>,
     /// The minor version of the protocol that it speaks.
     minor: u16,
 }
@@ -291,30 +290,30 @@ impl Front {
                 return refuse(&mut socket, &too_many.complaint().to_bytes()).await;
             }
         };
-        let meter = self.shared.traffic.meter(database, user.as_str(), threads::carrier());
         let entry = self.shared.clients.enter(origin(&socket, approach.peer, local, &identity));
         entry.facts().set_state(ClientState::Waiting, sys::now());
-        let entered = Entered { entry, admitted, meter, minor: startup.minor() };
+        let entered = Entered { entry, admitted, minor: startup.minor() };
         let mode = match startup.replication {
             Replication::No => rules.mode,
             // It is about one connection to one server.
             Replication::Physical | Replication::Logical => PoolMode::Session,
         };
-        let (first, greeted) = match Newcomer::new(identity, mode).at_once(&self.shared) {
-            ControlFlow::Break(first) => {
-                entered.meter.waited(Duration::ZERO);
-                (first, Greeted::No)
-            }
+        let (first, greeted, waited) = match Newcomer::new(identity, mode).at_once(&self.shared) {
+            ControlFlow::Break(first) => (first, Greeted::No, Duration::ZERO),
             // In a box: it takes more room than all the rest.
             ControlFlow::Continue(newcomer) => {
                 let notify = limits.query_wait_notify;
                 Box::pin(self.linked(newcomer, &mut socket, &mut buffered, &entered, notify)).await?
             }
         };
-        self.begin(socket, buffered, entered, first, greeted).await
+        // Not before there is a link: names of databases that do not exist are not counted by.
+        let Identity { database, login, .. } = &first.identity;
+        let meter = self.shared.traffic.meter(database, login.user.as_str(), threads::carrier());
+        meter.waited(waited);
+        self.begin(socket, buffered, entered, meter, first, greeted).await
     }
 
-    /// Waits for the first link of a client, and tells it when there will be none.
+    /// Waits for the first link of a client, and tells it when there will be none. Says how long it took.
     async fn linked(
         &self,
         newcomer: Newcomer,
@@ -322,7 +321,7 @@ impl Front {
         buffered: &mut BytesMut,
         entered: &Entered,
         notify: Option<Duration>,
-    ) -> Option<(First, Greeted)> {
+    ) -> Option<(First, Greeted, Duration)> {
         let began = sys::now();
         let link = pin!(newcomer.first_link(&self.shared));
         let Waited::Over(made, greeted) = waiting::wait(socket, buffered, link, notify).await else {
@@ -332,10 +331,7 @@ impl Front {
             return None;
         };
         let no_link = match *made {
-            Ok(first) => {
-                entered.meter.waited(sys::now().since(began));
-                return Some((first, greeted));
-            }
+            Ok(first) => return Some((first, greeted, sys::now().since(began))),
             Err(no_link) => no_link,
         };
         count(&self.counters().logins_failed);
@@ -365,10 +361,11 @@ impl Front {
         mut socket: Socket,
         buffered: BytesMut,
         entered: Entered,
+        meter: Arc<Meter>,
         first: First,
         greeted: Greeted,
     ) -> Option<Box<Session>> {
-        let Entered { entry, admitted, meter, minor } = entered;
+        let Entered { entry, admitted, minor } = entered;
         let First { identity, mode, told, made } = first;
         let key_length = if minor >= 2 { 32 } else { 4 };
         let pid = match &made {
