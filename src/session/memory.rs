@@ -110,7 +110,8 @@ pub struct Memory {
     watched: Vec<(Box<[u8]>, Change)>,
     /// Portals bound to those.
     portals: Vec<(Box<[u8]>, Change)>,
-    rolled_back: bool,
+    /// How many of the staged ones a ROLLBACK has found.
+    rolled_back: Option<usize>,
     failed: bool,
     /// What DEALLOCATE named last.
     deallocated: Option<Box<[u8]>>,
@@ -286,7 +287,7 @@ impl Memory {
         self.steps.clear();
         self.queries.clear();
         self.portals.clear();
-        self.rolled_back = false;
+        self.rolled_back = None;
         self.failed = false;
     }
 
@@ -298,14 +299,20 @@ impl Memory {
             // Portals end with their transaction.
             self.portals.clear();
         }
-        if rolled_back && !is_idle && !self.staged.is_empty() {
+        if rolled_back.is_some() && !is_idle && !self.staged.is_empty() {
             // To a savepoint: which of the settings survive is not known.
             self.tie_by(Tie::UnseenChange);
         }
-        if rolled_back || (is_idle && failed) {
-            self.staged.clear();
-        } else if is_idle {
-            self.commit();
+        match rolled_back {
+            _ if is_idle && failed => self.staged.clear(),
+            // What comes behind it in one text was not taken back.
+            Some(before) if is_idle => {
+                self.staged.drain(..before.min(self.staged.len()));
+                self.commit();
+            }
+            Some(_) => self.staged.clear(),
+            None if is_idle => self.commit(),
+            None => {}
         }
     }
 
@@ -331,8 +338,14 @@ impl Memory {
                 let (steps, version) = (std::mem::take(&mut self.steps), self.version + 1);
                 *self = Memory { steps, version, ..Memory::default() }
             }
-            (b"COMMIT", _) => self.commit(),
-            (b"ROLLBACK", _) => self.rolled_back = true,
+            (b"COMMIT", _) => {
+                if self.rolled_back.take().is_some_and(|before| before > 0) {
+                    // To a savepoint, perhaps.
+                    self.tie_by(Tie::UnseenChange);
+                }
+                self.commit();
+            }
+            (b"ROLLBACK", _) => self.rolled_back = Some(self.staged.len()),
             _ => {}
         }
     }
@@ -449,6 +462,19 @@ mod tests {
         query(&mut m, 5, Some(set("a", "2")), "SET", false);
         query(&mut m, 6, None, "COMMIT", true);
         assert_eq!(settings(&m), ["set a = 2"]);
+        assert_eq!(m.tie(), None);
+    }
+
+    #[test]
+    fn what_stands_behind_a_rollback_in_one_text_is_kept() {
+        let mut m = Memory::default();
+        query(&mut m, 1, None, "BEGIN", false);
+        query(&mut m, 2, Some(set("a", "1")), "SET", false);
+        m.on_queries(3, vec![None, Some(set("b", "2"))]);
+        m.on_command(3, b"ROLLBACK");
+        m.on_command(3, b"SET");
+        m.on_ready(true);
+        assert_eq!(settings(&m), ["set b = 2"]);
         assert_eq!(m.tie(), None);
     }
 
