@@ -18,7 +18,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: install-demo
-	cargo run --locked --release -- demo $(ARGS)
+	cargo run --locked --profile quick -- demo $(ARGS)
 
 # The same choices each time, so that a failure is one that can be looked at; `cargo test` takes others.
 test: export PROPTEST_RNG_SEED ?= 20261120
@@ -26,7 +26,7 @@ test: install-test lint
 	cargo test --locked --workspace --no-fail-fast
 
 campaign: install-test install-campaign
-	cargo test --locked --release --no-fail-fast -- --ignored --nocapture --test-threads=1
+	cargo test --locked --profile quick --no-fail-fast -- --ignored --nocapture --test-threads=1
 
 bench: install-bench
 	cargo bench --locked --bench proxy -- $(ARGS)

@@ -1,4 +1,4 @@
-//! How fast a mirror drains a backlog: `cargo test --release --test mirror_rate -- --ignored --nocapture`.
+//! How fast a mirror drains a backlog: `cargo test --profile quick --test mirror_rate -- --ignored --nocapture`.
 
 mod stream;
 

@@ -7,7 +7,7 @@
 //! operators promote, people delete records. After each step the [`oracle`] looks for two open gates, a
 //! falling epoch, an acknowledgement from a fenced side. Then the faults stop, and the site has to settle.
 //!
-//! `SIM_SEEDS=100000 cargo test --release --test sim` runs a campaign, `SIM_SEED=17` replays one history with its
+//! `SIM_SEEDS=100000 cargo test --profile quick --test sim` runs a campaign, `SIM_SEED=17` replays one history with its
 //! last 40 events (`SIM_EVENTS=400` for more). [`Mutant`] breaks one rule at a time; each must be caught.
 
 mod clock;
