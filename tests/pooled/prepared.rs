@@ -296,3 +296,22 @@ async fn a_failed_transaction_is_ended_by_a_statement_that_the_link_has_already(
     ])
     .await;
 }
+
+#[tokio::test]
+async fn execute_finds_a_statement_that_is_too_long_to_be_made_again() {
+    for mode in ["auto", "transaction", "statement"] {
+        let proxy = one_connection(mode).await;
+        let mut client = Raw::log_in(proxy.port()).await;
+        let text = format!("select 7 /* {} */", "long".repeat(20_000));
+        client.send(&[parse("s1", &text), sync()].concat()).await;
+        client.answers(1).await;
+        for text in ["execute s1", "explain execute s1"] {
+            client.send(&query(text)).await;
+            let answers = client.answers(1).await;
+            assert!(answers.iter().any(|(tag, _)| *tag == b'D'), "{mode}, {text}: {}", shown(&answers));
+        }
+        client.send(&[parse("s2", "execute s1"), bind("s2", &[]), execute(), sync()].concat()).await;
+        let answers = client.answers(1).await;
+        assert!(answers.iter().any(|(tag, _)| *tag == b'D'), "{mode}: {}", shown(&answers));
+    }
+}

@@ -53,7 +53,7 @@ impl Pooled {
         }
         let (name, meant) = executed(text)?;
         let statement = self.names.get(&meant)?.clone();
-        (!meant.is_empty() && !statement.is_lost).then_some(Executed { name, statement })
+        (!meant.is_empty()).then_some(Executed { name, statement })
     }
 
     /// What a statement of the protocol executes by its name.
@@ -70,6 +70,9 @@ impl Pooled {
     ) -> Rc<Statement> {
         let Some(Executed { name, statement: meant }) = executed else { return statement };
         self.bring(&meant, side);
+        if !side.has.statements.uses(meant.id) {
+            return statement;
+        }
         let (text, behind) = statement.text_and_types();
         let mut room = [0; 16];
         let body =
@@ -80,7 +83,8 @@ impl Pooled {
     /// Whether the query has to wait until the link has the statement.
     pub(super) fn brings_first(&mut self, executed: &Executed, ledger: &Ledger, has: &mut Has) -> bool {
         let id = executed.statement.id;
-        let is_hopeless = matches!(self.bringing, Bringing::Refused(refused) if refused == id)
+        let is_hopeless = executed.statement.is_lost
+            || matches!(self.bringing, Bringing::Refused(refused) if refused == id)
             || ledger.is_in_batch()
             || ledger.has_no_place()
             || ledger.status() == TransactionStatus::Failed;
