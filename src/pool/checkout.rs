@@ -169,7 +169,7 @@ impl Pool {
             }
         };
         let epoch = request.destination.epoch;
-        while let Some(mut idle) = group.take(epoch, &request.parameters) {
+        while let Some(idle) = group.take(epoch, &request.parameters) {
             let lain = sys::now().since(idle.since);
             let stream = match lain > settings.limits.server_check_delay {
                 true => {
@@ -300,7 +300,7 @@ impl Pool {
                 group.put(idle);
                 return None;
             }
-            let Idle { mut stream, facts, .. } = idle;
+            let Idle { stream, facts, .. } = idle;
             if stream.is_silent() {
                 let lease = self.lease(group, seat, facts, epoch);
                 return Some(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });

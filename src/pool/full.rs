@@ -48,7 +48,7 @@ impl Pool {
         let (mut has_made_room, mut was_returning) = (false, false);
         while is_full(&error) {
             let idle = group.take(request.destination.epoch, &request.parameters);
-            if let Some(idle) = idle.and_then(|mut idle| idle.stream.is_silent().then_some(idle)) {
+            if let Some(idle) = idle.filter(|idle| idle.stream.is_silent()) {
                 return Ok(Opened::Idle(idle));
             }
             has_made_room |= self.close_idle(request.destination.site) || was_returning && !is_returning();

@@ -276,7 +276,7 @@ impl Group {
     pub fn tend(&self, now: Moment, unused: Option<Moment>) -> bool {
         let keep = (self.rules.load().min_size as usize).saturating_sub(self.seats_taken());
         let mut idle = self.idle();
-        idle.retain_mut(|link| {
+        idle.retain(|link| {
             let is_over = now >= link.facts.expires_at || link.facts.entry.facts().is_close_needed();
             !is_over && link.stream.is_silent()
         });

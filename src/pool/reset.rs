@@ -87,7 +87,7 @@ fn note(body: &[u8], reported: &mut Vec<Reported>) {
 
 /// Asks a link that lay idle for a while whether its server still answers, by an empty query; `None`
 /// when it does not.
-pub async fn checked(mut stream: Resting) -> Option<Resting> {
+pub async fn checked(stream: Resting) -> Option<Resting> {
     if !stream.is_silent() {
         return None;
     }

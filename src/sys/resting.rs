@@ -4,10 +4,7 @@ use super::socket::{Detached, Socket};
 use socket2::SockRef;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
-use std::task::{Context, Waker};
 use std::thread::{self, ThreadId};
-use tokio::io::{AsyncRead, ReadBuf};
 
 /// It stays in the runtime in which it was used last: whoever uses it next there pays nothing for that;
 /// elsewhere it has to be moved.
@@ -34,24 +31,21 @@ impl Resting {
         }
     }
 
-    /// Whether it is still connected and the other end has said nothing since it rests. Where it rests that
-    /// costs a system call only when the runtime has seen something.
-    pub fn is_silent(&mut self) -> bool {
+    /// Whether it is still connected and the other end has said nothing since it rests. The kernel is asked:
+    /// the runtime hears of an end only when it looks for news, and a client must not be given a link that is
+    /// closed already.
+    pub fn is_silent(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         let peeked = match self {
-            Resting::At(thread, socket) if *thread == thread::current().id() => {
-                let mut cx = Context::from_waker(Waker::noop());
-                return Pin::new(socket).poll_read(&mut cx, &mut ReadBuf::uninit(&mut byte)).is_pending();
-            }
             Resting::At(_, Socket::Unix(unix)) => SockRef::from(unix.get_ref()).peek(&mut byte),
             Resting::At(_, socket) => match socket.tcp() {
                 Some(tcp) => SockRef::from(tcp).peek(&mut byte),
                 None => return false,
             },
-            Resting::Nowhere(Detached::Unix(unix)) => SockRef::from(&*unix).peek(&mut byte),
+            Resting::Nowhere(Detached::Unix(unix)) => SockRef::from(unix).peek(&mut byte),
             Resting::Nowhere(
                 Detached::Tcp(tcp) | Detached::TlsClient(_, tcp) | Detached::TlsServer(_, tcp),
-            ) => SockRef::from(&*tcp).peek(&mut byte),
+            ) => SockRef::from(tcp).peek(&mut byte),
         };
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -79,13 +73,13 @@ mod tests {
                 (byte, Resting::here(socket))
             })
         };
-        let mut resting = Resting::Nowhere(Detached::Unix(ours));
+        let resting = Resting::Nowhere(Detached::Unix(ours));
         assert!(resting.is_silent());
         other.write_all(b"ab").unwrap();
         assert!(!resting.is_silent());
         let (byte, resting) = read(resting);
         assert_eq!(byte, b'a');
-        let (byte, mut resting) = thread::spawn(move || read(resting)).join().unwrap();
+        let (byte, resting) = thread::spawn(move || read(resting)).join().unwrap();
         assert_eq!(byte, b'b');
         assert!(resting.is_silent());
         drop(other);
