@@ -69,6 +69,8 @@ pub enum Change {
         /// The statement.
         text: Box<str>,
     },
+    /// Several settings at once, by their names, each with a text that makes it alone.
+    SetSeveral(Vec<(Box<str>, Box<str>)>),
     /// `SET LOCAL`, `SET TRANSACTION`, `SET CONSTRAINTS`: gone with the transaction.
     SetForTransaction,
     /// `RESET name`.
@@ -319,6 +321,10 @@ impl Memory {
     fn on_tag(&mut self, tag: &[u8], change: Option<Change>) {
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
         match (tag, change) {
+            (b"SET", Some(Change::SetSeveral(settings))) => {
+                let set = |(name, text)| Change::Set { name, text };
+                self.staged.extend(settings.into_iter().map(set));
+            }
             (b"SET", Some(change @ (Change::Set { .. } | Change::SetForTransaction)))
             | (b"RESET", Some(change @ (Change::Reset { .. } | Change::ResetAll))) => {
                 self.staged.push(change)
@@ -374,7 +380,10 @@ impl Memory {
                     // RESET ALL leaves the role alone ("RESET", Notes on SET ROLE).
                     self.settings.retain(|(set, _)| matches!(set.as_ref(), "role" | "session authorization"));
                 }
-                Change::SetForTransaction | Change::Deallocate { .. } | Change::DeclareForTransaction => {}
+                Change::SetSeveral(_)
+                | Change::SetForTransaction
+                | Change::Deallocate { .. }
+                | Change::DeclareForTransaction => {}
             }
         }
     }

@@ -126,10 +126,12 @@ fn may_be_de(text: &[u8]) -> bool {
 pub fn change_of(text: &[u8]) -> Option<Change> {
     if let Some(set) = single_set(text) {
         let name: Box<str> = match set.target {
+            // It is where a sequence of numbers begins, not where it is.
+            Target::Setting(name) if name == "seed" => return Some(Change::SetForTransaction),
             Target::Setting(name) => name.into(),
             Target::Role => "role".into(),
             Target::SessionAuthorization => "session authorization".into(),
-            Target::Characteristics => "session characteristics".into(),
+            Target::Characteristics(modes) => return characteristics(&modes),
             Target::Transaction | Target::Constraints => return Some(Change::SetForTransaction),
             Target::All => return Some(Change::ResetAll),
         };
@@ -151,6 +153,12 @@ pub fn change_of(text: &[u8]) -> Option<Change> {
         return declared(&mut lexer);
     }
     None
+}
+
+/// Each is a setting of its own, that SET and RESET find by its name.
+fn characteristics(modes: &[(&str, &str)]) -> Option<Change> {
+    let of = |(name, value): &(&str, &str)| ((*name).into(), format!("SET {name} = '{value}'").into());
+    (!modes.is_empty()).then(|| Change::SetSeveral(modes.iter().map(of).collect()))
 }
 
 /// What each of several statements in one text will change. Nothing where none changes anything, where
@@ -210,6 +218,10 @@ mod tests {
     #[test]
     fn texts_say_what_they_change() {
         let set = |name: &str, text: &str| Some(Change::Set { name: name.into(), text: text.into() });
+        let several = |settings: &[(&str, &str)]| {
+            let settings = settings.iter().map(|(name, text)| ((*name).into(), (*text).into()));
+            Some(Change::SetSeveral(settings.collect()))
+        };
         let deallocate = |name: &str| Some(Change::Deallocate { name: name.as_bytes().into() });
         for (text, expected) in [
             ("SET search_path = a, b", set("search_path", "SET search_path = a, b")),
@@ -217,6 +229,20 @@ mod tests {
             ("SET LOCAL work_mem = 1", Some(Change::SetForTransaction)),
             ("RESET work_mem", Some(Change::Reset { name: "work_mem".into() })),
             ("RESET ALL", Some(Change::ResetAll)),
+            (
+                "set session characteristics as transaction isolation level repeatable read, read only not deferrable;",
+                several(&[
+                    (
+                        "default_transaction_isolation",
+                        "SET default_transaction_isolation = 'repeatable read'",
+                    ),
+                    ("default_transaction_read_only", "SET default_transaction_read_only = 'on'"),
+                    ("default_transaction_deferrable", "SET default_transaction_deferrable = 'off'"),
+                ]),
+            ),
+            ("set session characteristics as transaction read", None),
+            ("set session characteristics read only", None),
+            ("SET SEED TO 0.5", Some(Change::SetForTransaction)),
             ("SET a = 1; SET b = 2", None),
             ("DEALLOCATE s1", deallocate("s1")),
             ("deallocate prepare \"S 1\" ;", deallocate("S 1")),

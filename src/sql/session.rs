@@ -88,8 +88,9 @@ pub enum Target {
     Role,
     /// `SESSION AUTHORIZATION`, which also resets the role.
     SessionAuthorization,
-    /// `SESSION CHARACTERISTICS AS TRANSACTION …`: the defaults of later transactions.
-    Characteristics,
+    /// `SESSION CHARACTERISTICS AS TRANSACTION …`: the defaults of later transactions, as settings and their
+    /// values. Nothing where they cannot be told.
+    Characteristics(Vec<(&'static str, &'static str)>),
     /// `TRANSACTION …`: the running transaction only.
     Transaction,
     /// `CONSTRAINTS …`: the running transaction only.
@@ -201,7 +202,8 @@ fn read_target_of_set(lexer: &mut Lexer<'_>) -> Result<Option<SetStatement>, Lex
         }
         let Some(next) = lexer.next_token()? else { return Ok(None) };
         if word.is_word("SESSION") && next.is_word("CHARACTERISTICS") {
-            return Ok(Some(SetStatement { action: Action::Set, target: Target::Characteristics, scope }));
+            let target = Target::Characteristics(modes(lexer.clone())?);
+            return Ok(Some(SetStatement { action: Action::Set, target, scope }));
         }
         if next.is_word("AUTHORIZATION") && word.is_word("SESSION") {
             let target = Target::SessionAuthorization;
@@ -219,6 +221,39 @@ fn read_target_of_set(lexer: &mut Lexer<'_>) -> Result<Option<SetStatement>, Lex
         target(word, lexer)?
     };
     Ok(target.map(|target| SetStatement { action: Action::Set, target, scope }))
+}
+
+/// What a transaction can be, the setting that is the default of it, and the value ("SET TRANSACTION").
+const MODES: [(&[&str], &str, &str); 8] = [
+    (&["ISOLATION", "LEVEL", "SERIALIZABLE"], "default_transaction_isolation", "serializable"),
+    (&["ISOLATION", "LEVEL", "REPEATABLE", "READ"], "default_transaction_isolation", "repeatable read"),
+    (&["ISOLATION", "LEVEL", "READ", "COMMITTED"], "default_transaction_isolation", "read committed"),
+    (&["ISOLATION", "LEVEL", "READ", "UNCOMMITTED"], "default_transaction_isolation", "read uncommitted"),
+    (&["READ", "ONLY"], "default_transaction_read_only", "on"),
+    (&["READ", "WRITE"], "default_transaction_read_only", "off"),
+    (&["DEFERRABLE"], "default_transaction_deferrable", "on"),
+    (&["NOT", "DEFERRABLE"], "default_transaction_deferrable", "off"),
+];
+
+/// The modes of `AS TRANSACTION mode [, …]`, `lexer` standing in front of it.
+fn modes(mut lexer: Lexer<'_>) -> Result<Vec<(&'static str, &'static str)>, LexError> {
+    let mut words = Vec::new();
+    while let Some(token) = lexer.next_token()?.filter(|token| *token != Token::Symbol(b';')) {
+        words.extend((token != Token::Symbol(b',')).then_some(token));
+    }
+    let is = |words: &[Token<'_>], expected: &[&str]| {
+        words.len() >= expected.len() && words.iter().zip(expected).all(|(token, word)| token.is_word(word))
+    };
+    let mut modes = Vec::new();
+    let mut rest = words.get(2..).filter(|_| is(&words, &["AS", "TRANSACTION"])).unwrap_or_default();
+    while !rest.is_empty() {
+        let Some((words, name, value)) = MODES.iter().find(|(words, ..)| is(rest, words)) else {
+            return Ok(Vec::new());
+        };
+        modes.push((*name, *value));
+        rest = &rest[words.len()..];
+    }
+    Ok(modes)
 }
 
 fn read_target_of_reset(lexer: &mut Lexer<'_>) -> Result<Option<SetStatement>, LexError> {
@@ -383,7 +418,7 @@ mod tests {
         check("SET CONSTRAINTS ALL DEFERRED", yes(Set, Target::Constraints, Transaction));
         check(
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-            yes(Set, Target::Characteristics, Session),
+            yes(Set, Target::Characteristics(vec![("default_transaction_read_only", "on")]), Session),
         );
         check("RESET ALL", yes(Reset, Target::All, Session));
         check("reset Work_mem;", yes(Reset, name("work_mem"), Session));

@@ -223,3 +223,29 @@ async fn settings_made_among_other_statements_go_with_their_client() {
         assert_eq!(a.value(shown).await.trim_end_matches(','), "4MB", "{mode}");
     }
 }
+
+/// As JDBC makes them, one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn session_characteristics_are_settings_of_their_own() {
+    let shown = "select concat_ws(',', current_setting('default_transaction_isolation'), \
+                 current_setting('default_transaction_read_only'), current_setting('default_transaction_deferrable'))";
+    for mode in ["transaction", "auto"] {
+        let proxy = one_connection(mode).await;
+        let mut a = Raw::log_in(proxy.port()).await;
+        let mut b = Raw::log_in(proxy.port()).await;
+        for (made, expected) in [
+            (
+                "set session characteristics as transaction isolation level serializable",
+                "serializable,off,off",
+            ),
+            ("set session characteristics as transaction read only", "serializable,on,off"),
+            ("set session characteristics as transaction read write, deferrable", "serializable,off,on"),
+            ("reset default_transaction_isolation", "read committed,off,on"),
+            ("set default_transaction_deferrable = off", "read committed,off,off"),
+        ] {
+            a.query(made).await;
+            assert_eq!(b.value(shown).await, "read committed,off,off", "{mode}");
+            assert_eq!(a.value(shown).await, expected, "{mode}, {made}");
+        }
+    }
+}
