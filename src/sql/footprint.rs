@@ -174,6 +174,8 @@ impl Hash {
 /// What the tokens so far say.
 #[derive(Default)]
 struct Scan<'a> {
+    /// By the statements before this one.
+    earlier: Footprint,
     found: Footprint,
     /// The tokens before this one, the last first.
     last: Option<Token<'a>>,
@@ -192,6 +194,7 @@ enum First {
     #[default]
     Open,
     Create,
+    Set,
     Other,
 }
 
@@ -199,7 +202,7 @@ impl<'a> Scan<'a> {
     fn on_token(&mut self, token: Token<'a>) {
         match token {
             Token::Symbol(b';') => {
-                *self = Scan { found: self.all_found(), ..Scan::default() };
+                *self = Scan { earlier: self.all_found(), ..Scan::default() };
                 return;
             }
             Token::Symbol(b'(') => self.on_parenthesis(),
@@ -218,7 +221,11 @@ impl<'a> Scan<'a> {
                     true => Footprint::CLEAN,
                 };
             }
-            self.first = if token.is_word("CREATE") { First::Create } else { First::Other };
+            self.first = match token {
+                _ if token.is_word("CREATE") => First::Create,
+                _ if token.is_word("SET") => First::Set,
+                _ => First::Other,
+            };
         }
         (self.fourth, self.third) = (self.third, self.before);
         (self.before, self.last) = (self.last, Some(token));
@@ -226,11 +233,12 @@ impl<'a> Scan<'a> {
 
     /// Constants count where something is called that may execute them.
     fn all_found(&self) -> Footprint {
+        let found = self.earlier | self.found;
         match self.first {
-            _ if !self.is_asked_in_constants => self.found,
-            First::Create => self.found | Footprint::MAY_ASK,
-            _ if self.found.has(Footprint::SUSPECT) => self.found | Footprint::LAST_VALUE,
-            First::Open | First::Other => self.found,
+            _ if !self.is_asked_in_constants => found,
+            First::Create => found | Footprint::MAY_ASK,
+            _ if found.has(Footprint::SUSPECT) => found | Footprint::LAST_VALUE,
+            First::Open | First::Set | First::Other => found,
         }
     }
 
@@ -251,6 +259,9 @@ impl<'a> Scan<'a> {
         }
         match word.first().map(u8::to_ascii_uppercase) {
             Some(b'I') => return self.on_into(token),
+            Some(b'S') if self.first == First::Set && token.is_word("SEED") => {
+                return self.found |= Footprint::SEED;
+            }
             Some(b'P' | b'S') => return self.on_statistics(word),
             // UPDATE t SET c = DEFAULT.
             Some(b'D') if token.is_word("DEFAULT") => return self.found |= Footprint::ADVANCES,
@@ -470,12 +481,18 @@ mod tests {
         check("select 1; create temp table t (a int)", Footprint::TEMPORARY);
         check("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", Footprint::TEMPORARY);
         check("create local temp sequence s", Footprint::TEMPORARY);
+        check(
+            "create temp table t (a int); create temp table u (a int) on commit drop",
+            Footprint::TEMPORARY,
+        );
         check("select 1 into temp t", Footprint::TEMPORARY);
         check("select * into temporary table t from u", Footprint::TEMPORARY);
         check("create table pg_temp.t (a int)", Footprint::TEMPORARY);
         check("select pg_advisory_lock(1)", Footprint::ADVISORY_LOCK);
         check("select pg_try_advisory_lock_shared(1)", Footprint::ADVISORY_LOCK);
         check("select setseed(0.5)", Footprint::SEED);
+        check("set local seed to 0.5", Footprint::SEED);
+        check("update t set seed = 0.5", Footprint::CLEAN);
         check("select set_config('a.b', 'c', false)", Footprint::SETTING);
         check("load 'auto_explain'", Footprint::LIBRARY);
         check("select lastval()", Footprint::LAST_VALUE);

@@ -96,6 +96,10 @@ const LEAVINGS: &[(&str, &str)] = &[
         "select count(*) from pg_class where relname = 'chosen' and pg_table_is_visible(oid)",
     ),
     (
+        "create temp table kept (v int); create temp table dropped (v int) on commit drop",
+        "select count(*) from pg_class where relname = 'kept' and pg_table_is_visible(oid)",
+    ),
+    (
         "do $$ begin create temp table in_do (v int); end $$",
         "select count(*) from pg_class where relname = 'in_do' and pg_table_is_visible(oid)",
     ),
@@ -246,6 +250,32 @@ async fn session_characteristics_are_settings_of_their_own() {
             a.query(made).await;
             assert_eq!(b.value(shown).await, "read committed,off,off", "{mode}");
             assert_eq!(a.value(shown).await, expected, "{mode}, {made}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_draws_the_numbers_that_another_has_chosen() {
+    let mut direct = Raw::log_in(server().await.port()).await;
+    direct.query("set seed = 0.5").await;
+    let chosen = direct.value("select random()").await;
+    for (mode, size) in [("transaction", "1"), ("auto", "2")] {
+        let proxy = proxy(&[("pool.mode", mode), ("pool.size", size)]).await;
+        for way in [
+            "select setseed(0.5)",
+            "set seed = 0.5",
+            "do $$ begin perform setseed(0.5); end $$",
+            "set seed to 0.5",
+        ] {
+            let mut chooser = Raw::log_in(proxy.port()).await;
+            chooser.query(way).await;
+            if mode == "auto" && !way.starts_with("do") {
+                assert_eq!(chooser.value("select random()").await, chosen, "{way}");
+                chooser.query("set seed = 0.5").await;
+            }
+            drop(chooser);
+            let mut next = Raw::log_in(proxy.port()).await;
+            assert_ne!(next.value("select random()").await, chosen, "{mode}, {way}");
         }
     }
 }

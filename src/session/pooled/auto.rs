@@ -260,7 +260,7 @@ impl Pooled {
         let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
         match tag {
             b"DISCARD ALL" => {
-                self.evidence.ties = self.evidence.ties.and(Ties::SEED | Ties::OF_BACK_END);
+                self.evidence.ties = self.evidence.ties.and(Ties::OF_BACK_END);
                 self.evidence.advanced = None;
                 self.evidence.is_open = true;
             }

@@ -464,7 +464,7 @@ impl Pooled {
         }
         // In `auto` mode the server has said what is there.
         let is_known = self.mode != PoolMode::Auto && footprint.has(KNOWN);
-        if evidence.ties.has(Ties::OF_BACK_END) || footprint.has(Footprint::LIBRARY) {
+        if evidence.ties.has(Ties::OF_BACK_END) || footprint.has(OF_BACK_END) {
             memory.forget_ties();
             drop(link);
             return self.group.fetch_if_useful();
@@ -516,6 +516,9 @@ impl Pooled {
 /// What is left behind for certain.
 const KNOWN: Footprint =
     Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(Footprint::LIBRARY).or(Footprint::SEED);
+
+/// What no reset takes away.
+const OF_BACK_END: Footprint = Footprint::LIBRARY.or(Footprint::SEED);
 
 /// Resets a link on this thread and gives it back then.
 fn clean(mut link: Linked, group: Rc<Group>) {

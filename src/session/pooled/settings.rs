@@ -5,7 +5,7 @@ use super::has::Has;
 use crate::pool::Reports;
 use crate::session::memory::Memory;
 use crate::sql::quote::quote_literal;
-use crate::sys::{Map, hash};
+use crate::sys::{Map, hash, random_unit};
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -111,7 +111,9 @@ impl Settings {
         let mut queries = Vec::new();
         let begins_anew = is_stained || !has.settings.texts.is_empty() && has.settings.texts != self.texts;
         if is_stained {
-            queries.push(format!("RESET SESSION AUTHORIZATION; RESET ALL; {CLEANING}"));
+            let seed = 2.0 * random_unit() - 1.0;
+            let begin = format!("RESET SESSION AUTHORIZATION; RESET ALL; SET seed = {seed}");
+            queries.push(format!("{begin}; {CLEANING}"));
         } else if begins_anew {
             queries.push("RESET SESSION AUTHORIZATION; RESET ALL".to_owned());
         }

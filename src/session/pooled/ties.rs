@@ -39,9 +39,10 @@ impl Ties {
 
     /// Those that DISCARD ALL does not undo: the link is closed when its client leaves, and ties it until
     /// then.
-    pub const OF_BACK_END: Ties = Ties(Self::LIBRARY.0 | Self::FUNCTION.0 | Self::STATISTICS.0);
+    pub const OF_BACK_END: Ties =
+        Ties(Self::SEED.0 | Self::LIBRARY.0 | Self::FUNCTION.0 | Self::STATISTICS.0);
     /// Those that only the end of the session, or DISCARD, undoes.
-    pub const LASTING: Ties = Ties(Self::SEED.0 | Self::LAST_VALUE.0 | Self::OF_BACK_END.0);
+    pub const LASTING: Ties = Ties(Self::LAST_VALUE.0 | Self::OF_BACK_END.0);
 
     const NAMES: [(Ties, &str, &str); 13] = [
         (Ties::TEMPORARY, "temp_table", "The session had temporary tables."),
