@@ -58,12 +58,18 @@ const STATEMENT_MAX: usize = 8192;
 /// A longer name is cut by the server.
 const NAME_MAX: usize = 63;
 
-/// Which links the statement concerns: a database that is dropped or renamed must have no other sessions, and
+/// Which links the statement concerns: a database that is dropped, renamed or copied must have no other sessions, and
 /// what is set for a database or a role counts from the start of a session.
 pub fn concerned_links(text: &[u8]) -> Concerned {
     let mut lexer = Lexer::new(text);
     let mut next = || lexer.next_token().ok().flatten();
-    if !next().is_some_and(|word| word.is_word("DROP") || word.is_word("ALTER")) {
+    let Some(first) = next() else { return Concerned::None };
+    if first.is_word("CREATE") {
+        let is_database = next().is_some_and(|word| word.is_word("DATABASE"));
+        let template = || template(text, lexer).map_or(Concerned::All, Concerned::Database);
+        return if is_database { template() } else { Concerned::None };
+    }
+    if !first.is_word("DROP") && !first.is_word("ALTER") {
         return Concerned::None;
     }
     match next() {
@@ -88,17 +94,8 @@ fn named(text: &[u8], mut lexer: Lexer<'_>) -> Option<Box<str>> {
         token = lexer.next_token().ok()??;
         next = lexer.next_token().ok()?;
     }
-    let name = match token {
-        // Those who mean themselves, or everybody; USER MAPPING is about something else.
-        Token::Word(word) if FOR_OTHERS.iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes())) => {
-            return None;
-        }
-        Token::Word(word) => word.to_ascii_lowercase(),
-        Token::Quoted(inner) if !inner.contains(&b'"') => inner.to_vec(),
-        _ => return None,
-    };
-    // What the server makes of other bytes depends on encodings.
-    let name = String::from_utf8(name).ok().filter(|name| name.is_ascii() && name.len() <= NAME_MAX)?;
+    // Those who mean themselves, or everybody; USER MAPPING is about something else.
+    let name = plain(token).filter(|_| !FOR_OTHERS.iter().any(|word| token.is_word(word)))?;
     // `U&"…"`, a list, or another statement behind this one.
     if !matches!(next, None | Some(Token::Word(_) | Token::Symbol(b';'))) {
         return None;
@@ -110,6 +107,36 @@ fn named(text: &[u8], mut lexer: Lexer<'_>) -> Option<Box<str>> {
             return None;
         }
     }
+    Some(name)
+}
+
+/// The database that CREATE DATABASE copies, `lexer` standing behind these words; `None` where it is not certain.
+fn template(text: &[u8], mut lexer: Lexer<'_>) -> Option<Box<str>> {
+    if text.len() > STATEMENT_MAX {
+        return None;
+    }
+    lexer.next_token().ok()??;
+    while let Some(option) = lexer.next_token().ok()? {
+        if option.is_word("TEMPLATE") {
+            let mut token = lexer.next_token().ok()??;
+            if token == Token::Symbol(b'=') {
+                token = lexer.next_token().ok()??;
+            }
+            return if token.is_word("DEFAULT") { break } else { plain(token) };
+        }
+    }
+    Some("template1".into())
+}
+
+/// A name as the server understands it. What it makes of other bytes than these depends on encodings.
+fn plain(token: Token<'_>) -> Option<Box<str>> {
+    let name = match token {
+        Token::Word(word) => word.to_ascii_lowercase(),
+        Token::Quoted(inner) if !inner.contains(&b'"') => inner.to_vec(),
+        Token::Text([b'\'', inner @ .., b'\'']) if !inner.contains(&b'\'') => inner.to_vec(),
+        _ => return None,
+    };
+    let name = String::from_utf8(name).ok().filter(|name| name.is_ascii() && name.len() <= NAME_MAX)?;
     Some(name.into())
 }
 
@@ -306,6 +333,14 @@ mod tests {
             ("ALTER ROLE a SET b = 1; ALTER ROLE c SET b = 1", Concerned::All),
             ("ALTER ROLE a SET b = 'x", Concerned::All),
             ("DROP DATABASE", Concerned::All),
+            ("create database a owner = b Template  C encoding 'UTF8'", database("c")),
+            ("CREATE DATABASE a WITH TEMPLATE = \"C 1\";", database("C 1")),
+            ("create database template template 'c'", database("c")),
+            ("CREATE DATABASE a", database("template1")),
+            ("CREATE DATABASE a TEMPLATE DEFAULT", database("template1")),
+            ("CREATE DATABASE a TEMPLATE U&\"c\"", Concerned::All),
+            ("CREATE DATABASE a TEMPLATE", Concerned::All),
+            ("CREATE TABLE a (template int)", Concerned::None),
             ("DROP TABLE database", Concerned::None),
             ("ALTER TABLE a", Concerned::None),
             ("SHOW database", Concerned::None),

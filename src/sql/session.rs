@@ -18,7 +18,7 @@ pub enum Peek {
     Commit,
     /// `ROLLBACK` or `ABORT`; also `ROLLBACK TO` a savepoint and `ROLLBACK PREPARED`.
     Rollback,
-    /// May be a command of ours: ask [`super::admin::parse`].
+    /// May be a command of ours: ask [`super::admin::parse`]. Or it may concern other connections than its own.
     AdminCandidate,
     /// Anything else, and nothing.
     Other,
@@ -70,6 +70,7 @@ fn class_of(text: &[u8]) -> Peek {
         Some(b'D') if is(b"DROP") => Peek::AdminCandidate,
         Some(b'B') if is(b"BEGIN") => Peek::Begin,
         Some(b'C') if is(b"COMMIT") => Peek::Commit,
+        Some(b'C') if is(b"CREATE") => Peek::AdminCandidate,
         Some(b'E') if is(b"END") => Peek::Commit,
         Some(b'A') if is(b"ABORT") => Peek::Rollback,
         Some(b'A') if is(b"ALTER") => Peek::AdminCandidate,
@@ -383,6 +384,7 @@ mod tests {
         check("SHOW x", Peek::AdminCandidate);
         check("drop table x", Peek::AdminCandidate);
         check("ALTER DATABASE x", Peek::AdminCandidate);
+        check("create database x", Peek::AdminCandidate);
         check("mirror database x", Peek::AdminCandidate);
     }
 

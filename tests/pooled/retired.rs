@@ -35,7 +35,16 @@ async fn only_connections_to_a_database_or_of_a_role_that_is_changed_are_replace
         assert_ne!(ask(name, PID).await, concerned, "{mode}");
         assert_eq!(ask(name, "show work_mem").await, "7MB", "{mode}");
         assert_eq!(ask("shop", PID).await, bystander, "{mode}");
-        // Nobody is in its way.
+        // Nobody is in its way, nor in the way of who copies it.
+        server.sql("postgres", "alter role app createdb").await.unwrap();
+        for text in
+            [format!("create database {name}_copy template {name}"), format!("drop database {name}_copy")]
+        {
+            ask(name, PID).await;
+            let said = changes.query(&text).await;
+            assert!(!said.iter().any(|(tag, _)| *tag == b'E'), "{mode}: {}", shown(&said));
+        }
+        assert_eq!(ask("shop", PID).await, bystander, "{mode}");
         let said = changes.query(&format!("drop database {name}")).await;
         assert!(!said.iter().any(|(tag, _)| *tag == b'E'), "{mode}: {}", shown(&said));
         assert_eq!(ask("shop", PID).await, bystander, "{mode}");
