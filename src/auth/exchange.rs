@@ -9,7 +9,7 @@ use crate::wire::md5;
 use crate::wire::message::{self, Complaint};
 use crate::wire::scram::server::{Channel, Exchange, Refusal, Standing};
 use crate::wire::scram::{self, Verifier};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -182,7 +182,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             }
             // Room for a whole message: otherwise tokio reads 64 bytes at a time.
             self.buffered.reserve(READ_AT_ONCE);
-            if self.stream.read_buf(self.buffered).await.map_err(AuthError::Gone)? == 0 {
+            let mut room = (&mut *self.buffered).limit(READ_AT_ONCE);
+            if self.stream.read_buf(&mut room).await.map_err(AuthError::Gone)? == 0 {
                 return Err(AuthError::Gone(io::ErrorKind::UnexpectedEof.into()));
             }
         }

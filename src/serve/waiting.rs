@@ -1,16 +1,18 @@
 //! A client that waits for its first link.
 
 use super::login::said;
+use crate::session::relay::SCRATCH;
 use crate::session::{self, NoLink};
 use crate::sys::Socket;
 use crate::wire::message;
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
-/// The most that a client may send before it was let in; beyond that nobody reads it for a while.
-const EARLY_MAX: usize = 64 << 10;
+/// The most that a client may send before it was let in: what its session takes up at once. Beyond that nobody
+/// reads it for a while.
+const EARLY_MAX: usize = SCRATCH;
 
 /// What a client was told so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +46,13 @@ pub async fn wait<T>(
         }
     });
     loop {
-        let has_room = buffered.len() < EARLY_MAX;
+        let room = EARLY_MAX.saturating_sub(buffered.len());
+        // The buffer itself would grow by as much as it holds.
+        let mut early = (&mut *buffered).limit(room);
         tokio::select! {
             biased;
             made = &mut link => return Waited::Over(Box::new(made), greeted),
-            read = socket.read_buf(buffered), if has_room => match read {
+            read = socket.read_buf(&mut early), if room > 0 => match read {
                 Ok(0) | Err(_) => return Waited::Gone,
                 Ok(_) => {}
             },

@@ -75,6 +75,28 @@ async fn who_waits_is_told_so_and_served_in_turn() {
     Raw::log_in(&proxy, "app", "shop").await;
 }
 
+/// More than is kept of what comes too early, and at once: nothing of it is lost, and nobody is in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_much_before_it_is_let_in_is_answered_then() {
+    let server = server().await;
+    let proxy = proxy(&server, &[TRUST, ("pool.size", "1"), ("pool.query_wait_notify", "200ms")]).await;
+    let first = Raw::log_in(&proxy, "app", "shop").await;
+    let mut second = Raw::connect(&proxy).await;
+    let text = format!("select length('{}')", "x".repeat(200_000));
+    let query = [b"Q", &(text.len() as u32 + 5).to_be_bytes()[..], text.as_bytes(), b"\0"].concat();
+    second.send(&[stage::start_up("app", "shop"), query].concat()).await;
+    // By then it has been read as far as it will be.
+    second.until(b'N').await;
+    drop(first);
+    second.until(b'Z').await;
+    let seen = second.until(b'Z').await;
+    assert!(
+        seen.iter().any(|(tag, row)| *tag == b'D' && row.ends_with(b"200000")),
+        "{:?}",
+        stage::shown(&seen)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_with_a_statement_is_told_so_once() {
     let server = server().await;

@@ -121,14 +121,7 @@ impl Raw {
 
     /// Sends the start-up message.
     pub async fn start_up(&mut self, user: &str, database: &str) {
-        let mut body = 196_608i32.to_be_bytes().to_vec();
-        for text in ["user", user, "database", database, "application_name", "raw"] {
-            body.extend(text.as_bytes());
-            body.push(0);
-        }
-        body.push(0);
-        let length = i32::try_from(body.len() + 4).unwrap();
-        self.send(&[&length.to_be_bytes()[..], &body].concat()).await;
+        self.send(&start_up(user, database)).await;
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
@@ -185,6 +178,18 @@ impl Raw {
         }
         seen
     }
+}
+
+/// A start-up message.
+pub fn start_up(user: &str, database: &str) -> Vec<u8> {
+    let mut body = 196_608i32.to_be_bytes().to_vec();
+    for text in ["user", user, "database", database, "application_name", "raw"] {
+        body.extend(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let length = i32::try_from(body.len() + 4).unwrap();
+    [&length.to_be_bytes()[..], &body].concat()
 }
 
 /// Messages for a person.
