@@ -290,6 +290,7 @@ impl Pool {
     /// A link that lies ready, if there is one; nothing is waited for. Can be called on any runtime.
     pub fn at_hand(&self, request: &Request) -> Option<Checkout> {
         let group = self.group(request);
+        group.remember(request);
         let seat = group.free_seat().ok()?;
         let epoch = request.destination.epoch;
         let check_delay = self.0.settings.load().limits.server_check_delay;

@@ -136,6 +136,25 @@ async fn connections_are_kept_open_and_closed_when_they_are_old_or_unused() {
     assert!(metrics.contains("cloud_mirror_pool_servers"), "{metrics}");
 }
 
+/// Whose connection lay ready counts as much as who has opened one.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_open_from_when_that_is_wanted() {
+    let server = server().await;
+    gone(&server).await;
+    let proxy = proxy(&server, &[TRUST]).await;
+    let idle = "cloud_mirror_pool_servers{database=\"shop\",user=\"app\",state=\"idle\"}";
+    let kept = async |count: u32| {
+        let line = format!("{idle} {count}.0");
+        eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(&line))).await;
+    };
+    drop(Raw::log_in(&proxy, "app", "shop").await);
+    kept(1).await;
+    let admin = client_of(&proxy, "postgres", "pgbouncer").await.unwrap();
+    admin.simple_query("set min_pool_size = 3").await.unwrap();
+    drop(Raw::log_in(&proxy, "app", "shop").await);
+    kept(3).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_loses_its_server_is_refused_and_goes_on() {
     let server = server().await;
