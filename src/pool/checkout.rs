@@ -470,7 +470,7 @@ impl Pool {
     }
 
     fn lease(&self, group: Arc<Group>, seat: Seat, facts: Arc<Facts>, epoch: Epoch) -> Lease {
-        let is_reusable = !facts.opened_with.iter().any(|(name, _)| name == b"replication");
+        let is_reusable = !is_for_replication(&facts.opened_with);
         let counted = Counted::new(&self.0.in_use);
         facts.entry.facts().set_state(LinkState::Active);
         Lease { pool: self.clone(), group, seat, facts, epoch, is_reusable, _counted: counted }
@@ -521,6 +521,11 @@ fn jittered(lifetime: Duration, random: [u8; 2]) -> Duration {
     let tenth = u64::try_from(lifetime.as_nanos() / 10).unwrap_or(u64::MAX);
     let share = u64::from(u16::from_ne_bytes(random));
     lifetime - Duration::from_nanos(tenth / u64::from(u16::MAX) * share)
+}
+
+/// Links of such clients are nobody else's.
+pub(super) fn is_for_replication(parameters: &Parameters) -> bool {
+    parameters.iter().any(|(name, _)| name == b"replication")
 }
 
 fn replication(parameters: &Parameters) -> Option<String> {

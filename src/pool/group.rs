@@ -1,6 +1,7 @@
 //! The links of one user to one database.
 
 use super::CancelTarget;
+use super::checkout::is_for_replication;
 use super::limits::Limit;
 use super::seats::{Seat, Seats};
 use crate::base::{Epoch, Moment, RoleName, Site};
@@ -123,7 +124,7 @@ impl Group {
 
     /// Remembers how it is used, where links are to be kept open.
     pub fn remember(&self, request: &super::Request) {
-        if self.rules.load().min_size > 0 {
+        if self.rules.load().min_size > 0 && !is_for_replication(&request.parameters) {
             *self.last() = Some(request.clone());
         }
     }

@@ -1,6 +1,8 @@
 //! Limits of connections to the server: who waits for what, and what the reserve is for.
 
-use crate::stage::{PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, words};
+use crate::stage::{
+    PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, start_up_with, words,
+};
 use cloud_mirror::lab::{Cluster, eventually, that};
 use std::time::{Duration, Instant};
 
@@ -153,6 +155,32 @@ async fn connections_are_kept_open_from_when_that_is_wanted() {
     admin.simple_query("set min_pool_size = 3").await.unwrap();
     drop(Raw::log_in(&proxy, "app", "shop").await);
     kept(3).await;
+}
+
+/// Replication is for one client: what is kept open is for the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_open_is_not_opened_for_replication() {
+    let server = server().await;
+    gone(&server).await;
+    server.sql("postgres", "alter role app replication").await.unwrap();
+    let proxy = proxy(&server, &[TRUST, ("pool.min_size", "2")]).await;
+    let kept = async |expected: &str, since: &str| {
+        let ordinary = format!("backend_type = 'client backend' and backend_start > '{since}'");
+        eventually(PATIENCE, async || that(back_ends(&server, &ordinary).await, |count| count == expected))
+            .await;
+    };
+    drop(Raw::log_in(&proxy, "app", "shop").await);
+    kept("2", "-infinity").await;
+    let mut replica = Raw::connect(&proxy).await;
+    let parameters = [("user", "app"), ("database", "shop"), ("replication", "database")];
+    replica.send(&start_up_with(&parameters)).await;
+    replica.until(b'Z').await;
+    let killed = "select clock_timestamp()::text from (select count(pg_terminate_backend(pid))
+         from pg_stat_activity where usename = 'app' and backend_type = 'client backend') killed";
+    let since = server.value("postgres", killed).await.unwrap();
+    // The one that replicates counts.
+    kept("1", &since).await;
+    server.sql("postgres", "alter role app noreplication").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

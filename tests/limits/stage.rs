@@ -182,8 +182,13 @@ impl Raw {
 
 /// A start-up message.
 pub fn start_up(user: &str, database: &str) -> Vec<u8> {
+    start_up_with(&[("user", user), ("database", database), ("application_name", "raw")])
+}
+
+/// The same with these parameters.
+pub fn start_up_with(parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = 196_608i32.to_be_bytes().to_vec();
-    for text in ["user", user, "database", database, "application_name", "raw"] {
+    for text in parameters.iter().flat_map(|(name, value)| [name, value]) {
         body.extend(text.as_bytes());
         body.push(0);
     }
