@@ -8,7 +8,7 @@ use crate::sys::Peer;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 /// What a client does.
@@ -275,7 +275,11 @@ impl ClientFacts {
     /// Waits until something is wanted; for the task that serves the client, while it does not look.
     pub async fn ordered(&self) {
         // The task is woken by the order itself.
-        std::future::poll_fn(|_| if self.has_order() { Poll::Ready(()) } else { Poll::Pending }).await;
+        let look = |cx: &mut Context<'_>| {
+            self.set_waker(cx.waker());
+            if self.has_order() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        std::future::poll_fn(look).await;
     }
 
     /// The task that serves the client, to be woken by an order. The first one stays.

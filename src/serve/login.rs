@@ -16,7 +16,7 @@ use crate::observe::traffic::Meter;
 use crate::observe::{Counters, count};
 use crate::pool::{self, Admission, Admitted};
 use crate::route::{NoEntry, Way};
-use crate::session::{Handover, Identity, NoLink, Session, Shared};
+use crate::session::{self, Handover, Identity, NoLink, Session, Shared};
 use crate::sql::console::Caller;
 use crate::sys::{self, Peer, Socket};
 use crate::wire::message::{self, Severity, TransactionStatus};
@@ -25,7 +25,6 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use std::ops::ControlFlow;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
@@ -323,12 +322,19 @@ impl Front {
         notify: Option<Duration>,
     ) -> Option<(First, Greeted, Duration)> {
         let began = sys::now();
-        let link = pin!(newcomer.first_link(&self.shared));
-        let Waited::Over(made, greeted) = waiting::wait(socket, buffered, link, notify).await else {
-            count(&self.counters().logins_failed);
-            let peer = entered.entry.facts().origin.peer;
-            tracing::debug!(event = "serve.client_left_while_waiting", %peer);
-            return None;
+        let facts = entered.entry.facts();
+        let link = newcomer.first_link(&self.shared);
+        let (made, greeted) = match waiting::wait(socket, buffered, facts, link, notify).await {
+            Waited::Over(made, greeted) => (made, greeted),
+            Waited::Gone => {
+                count(&self.counters().logins_failed);
+                tracing::debug!(event = "serve.client_left_while_waiting", peer = %facts.origin.peer);
+                return None;
+            }
+            Waited::Ordered(order) => {
+                count(&self.counters().logins_failed);
+                return refuse(socket, &session::ordered(order).to_bytes()).await;
+            }
         };
         let no_link = match *made {
             Ok(first) => return Some((first, greeted, sys::now().since(began))),

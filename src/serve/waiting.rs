@@ -1,12 +1,13 @@
 //! A client that waits for its first link.
 
 use super::login::said;
+use crate::observe::clients::{ClientFacts, Order};
 use crate::session::relay::SCRATCH;
 use crate::session::{self, NoLink};
 use crate::sys::Socket;
 use crate::wire::message;
 use bytes::{BufMut, BytesMut};
-use std::pin::Pin;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
@@ -29,17 +30,21 @@ pub enum Waited<T> {
     Over(Box<Result<T, NoLink>>, Greeted),
     /// The client has hung up.
     Gone,
+    /// Somebody wants it to go.
+    Ordered(Order),
 }
 
-/// Waits for `link`, tells the client after `notify` that it waits, and stops when it hangs up.
+/// Waits for `link`, tells the client after `notify` that it waits, and stops when it hangs up or is to go.
 pub async fn wait<T>(
     socket: &mut Socket,
     buffered: &mut BytesMut,
-    mut link: Pin<&mut impl Future<Output = Result<T, NoLink>>>,
+    facts: &ClientFacts,
+    link: impl Future<Output = Result<T, NoLink>>,
     notify: Option<Duration>,
 ) -> Waited<T> {
     let mut greeted = Greeted::No;
-    let mut notice = std::pin::pin!(async {
+    let mut link = pin!(link);
+    let mut notice = pin!(async {
         match notify {
             Some(after) => tokio::time::sleep(after).await,
             None => std::future::pending().await,
@@ -51,6 +56,11 @@ pub async fn wait<T>(
         let mut early = (&mut *buffered).limit(room);
         tokio::select! {
             biased;
+            () = facts.ordered() => {
+                if let Some(order) = facts.take_order() {
+                    return Waited::Ordered(order);
+                }
+            }
             made = &mut link => return Waited::Over(Box::new(made), greeted),
             read = socket.read_buf(&mut early), if room > 0 => match read {
                 Ok(0) | Err(_) => return Waited::Gone,

@@ -37,7 +37,7 @@ pub mod wake;
 pub mod walk;
 
 pub use linking::{Made, NoLink, Wanted};
-pub use tell::waits;
+pub use tell::{ordered, waits};
 
 use crate::backend::Login;
 use crate::base::{Epoch, Privilege, Site, sqlstate};
@@ -315,16 +315,7 @@ impl Session {
         if matches!(order, Order::Kill | Order::QueryTimeout | Order::TransactionTimeout) {
             self.cancel_what_runs();
         }
-        let complaint = match order {
-            Order::ShutDown => tell::shutting_down(),
-            Order::Kill => tell::killed(),
-            Order::QueryTimeout => tell::query_timeout(),
-            Order::TransactionTimeout => tell::transaction_timeout(),
-            Order::IdleTransactionTimeout => tell::idle_transaction_timeout(),
-            Order::ClientIdleTimeout => tell::client_idle_timeout(),
-            Order::PinnedIdleTimeout => tell::pinned_idle_timeout(),
-        };
-        self.end_with(&complaint).await
+        self.end_with(&tell::ordered(order)).await
     }
 
     async fn decide(&mut self, exit: Exit) -> Flow {

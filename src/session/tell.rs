@@ -4,6 +4,7 @@ use super::outgoing::Outgoing;
 use super::relay::{self, Linked, Unwritten};
 use super::{Flow, Session, TERMINATE};
 use crate::base::sqlstate;
+use crate::observe::clients::Order;
 use crate::observe::count;
 use crate::observe::links::LinkState;
 use crate::route::Routes;
@@ -16,6 +17,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long a client may take to accept our last words, and to hang up after them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What somebody wants of a session ends it with these words.
+pub fn ordered(order: Order) -> Complaint {
+    match order {
+        Order::ShutDown => shutting_down(),
+        Order::Kill => killed(),
+        Order::QueryTimeout => query_timeout(),
+        Order::TransactionTimeout => transaction_timeout(),
+        Order::IdleTransactionTimeout => idle_transaction_timeout(),
+        Order::ClientIdleTimeout => client_idle_timeout(),
+        Order::PinnedIdleTimeout => pinned_idle_timeout(),
+    }
+}
 
 /// For sessions that end because the process does.
 pub fn shutting_down() -> Complaint {

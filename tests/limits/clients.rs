@@ -97,6 +97,23 @@ async fn who_says_much_before_it_is_let_in_is_answered_then() {
     );
 }
 
+/// Nobody is in the way of an operator because of having no connection yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_to_be_let_in_can_be_sent_away() {
+    let server = server().await;
+    let proxy = proxy(&server, &[TRUST, ("pool.size", "1"), ("pool.query_wait_notify", "200ms")]).await;
+    let admin = client_of(&proxy, "postgres", "pgbouncer").await.unwrap();
+    let _first = Raw::log_in(&proxy, "app", "shop").await;
+    let mut second = Raw::connect(&proxy).await;
+    second.start_up("app", "shop").await;
+    second.until(b'N').await;
+    admin.simple_query("kill shop").await.unwrap();
+    let seen = second.rest().await;
+    let [(b'E', killed)] = seen.as_slice() else { panic!("{:?}", stage::shown(&seen)) };
+    let message = "terminating connection due to administrator command";
+    assert_eq!([b'S', b'C', b'M'].map(|name| field(killed, name)), ["FATAL", "57P01", message]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_with_a_statement_is_told_so_once() {
     let server = server().await;
