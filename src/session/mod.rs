@@ -255,8 +255,7 @@ impl Session {
     pub async fn run(mut self: Box<Self>) {
         let registration = wake::register(self.entry.facts()).await;
         loop {
-            let exit = self.relay.run().await;
-            let flow = match exit {
+            let flow = match self.relay.run().await {
                 Exit::Terminate => self.on_terminate(),
                 Exit::ClientGone { is_half: true } => self.on_half_close(),
                 Exit::ClientGone { is_half: false } => self.leave(false),
@@ -339,9 +338,7 @@ impl Session {
                 pooled::stash::share();
                 Flow::Continue(())
             }
-            Exit::Terminate => self.on_terminate(),
-            Exit::ClientGone { is_half: true } => self.on_half_close(),
-            Exit::ClientGone { is_half: false } => self.leave(false),
+            Exit::Terminate | Exit::ClientGone { .. } => unreachable!("who leaves is seen off at once"),
             Exit::ClientViolation(message) => self.on_client_violation(message).await,
             Exit::ServerViolation(message) => {
                 tracing::error!(event = "session.server_violated_protocol", "{message}");
