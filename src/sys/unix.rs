@@ -3,7 +3,7 @@
 use super::socket::Peer;
 use super::straight;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::task::coop;
 
 /// The kernel tells whoever watches a Unix socket for writing of every message that the other side
 /// has taken in. `tokio::net::UnixStream` always watches for both, so that a relay was woken for
@@ -105,27 +106,11 @@ impl AsyncRead for UnixSocket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.reads.poll_read_ready(cx))?;
-            let room = buf.initialize_unfilled();
-            match self.reads.get_ref().read(room) {
-                Ok(n) => {
-                    // As tokio's own sockets do: less than there was room for was all there is.
-                    if n > 0 && n < room.len() {
-                        ready.clear_ready();
-                    }
-                    buf.advance(n);
-                    drop(ready);
-                    if !self.awaits_room {
-                        self.writes = None;
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let turn = ready!(coop::poll_proceed(cx));
+        let n = ready!(self.poll_recv(cx, buf.initialize_unfilled()))?;
+        turn.made_progress();
+        buf.advance(n);
+        Poll::Ready(Ok(()))
     }
 }
 
