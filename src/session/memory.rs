@@ -5,6 +5,7 @@
 //! that keep the session from moving. What functions of the database do inside is not seen;
 //! `docs/failover.md` says so.
 
+use super::ledger::Ledger;
 use std::collections::{HashMap, VecDeque};
 
 /// The most bytes of Parse messages kept for one session.
@@ -145,6 +146,22 @@ impl Memory {
     /// Another number whenever the settings may be others.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether something that the server has not answered changes a setting.
+    pub fn awaits_change(&self, ledger: &Ledger) -> bool {
+        let mut queries = self.queries.iter().filter(|(n, _)| *n > ledger.statements_done());
+        queries.any(|(_, change)| change.is_some())
+            || self.steps.iter().any(|(_, pending)| matches!(pending, Pending::Change(_)))
+    }
+
+    /// Whether the open transaction has set one of these for the session.
+    pub fn stages(&self, names: fn(&str) -> bool) -> bool {
+        self.staged.iter().any(|change| match change {
+            Change::Set { name, .. } | Change::Reset { name } => names(name),
+            Change::ResetAll | Change::SetSeveral(_) => true,
+            Change::SetForTransaction | Change::Deallocate { .. } | Change::DeclareForTransaction => false,
+        })
     }
 
     /// The name of a statement that was deallocated since this was asked.

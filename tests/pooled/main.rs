@@ -12,6 +12,7 @@ mod links;
 mod pinned;
 mod prepared;
 mod raw;
+mod readings;
 mod retired;
 mod sequences;
 mod settings;

@@ -161,7 +161,7 @@ impl Pooled {
         }
         let unread = Footprint::SUSPECT.or(Footprint::MAY_ASK);
         let footprint = footprint(text) | if is_whole { Footprint::CLEAN } else { unread };
-        let executed = if is_whole && !side.ledger.is_skipping() { self.executed(text) } else { None };
+        let executed = if is_whole && !side.ledger.is_skipping() { self.executed(text, side) } else { None };
         let asks = executed.as_ref().map_or(footprint, |executed| footprint | executed.statement.footprint);
         let others = self.others_sequences(asks, side);
         if others == Others::TakenAwayFirst {
@@ -246,7 +246,11 @@ impl Pooled {
             }
             side.walk.concerned |= concerned_links(text);
         }
-        let statement = if is_whole { Statement::of(body, side.has.site) } else { Statement::lost(text) };
+        let statement = if is_whole {
+            Statement::of(body, side.has.site, self.reading(side))
+        } else {
+            Statement::lost(text)
+        };
         if name.is_empty() && self.deallocates(&statement.change, side) {
             return self.parse_deallocate(total, &statement, side);
         }
@@ -263,6 +267,7 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         if let Some(taken) = self.names.get(name).cloned() {
+            let taken = self.as_read_now(name, taken, side);
             // The server says so itself, and skips what follows.
             self.bring(&taken, side);
             let step = side.ledger.on_client(b'P');
@@ -306,7 +311,7 @@ impl Pooled {
         }
         put_close(side.patch, b'S', DROPPED);
         let site = side.has.site;
-        Statement::of(b"SELECT 1\0\0\0", site).put_parse(side.patch, DROPPED, site);
+        Statement::of(b"SELECT 1\0\0\0", site, Some(0)).put_parse(side.patch, DROPPED, site);
         let step = side.ledger.on_client(b'P');
         let instead = Statement::deallocating(statement.change.clone().unwrap_or(Change::ResetAll));
         instead.put_parse(side.patch, b"", site);
@@ -326,7 +331,8 @@ impl Pooled {
         }
         let found = self.names.find(name).map(|(statement, told)| (statement.clone(), told));
         let (known, told) = found.map_or((None, Told::Nothing), |(statement, told)| (Some(statement), told));
-        let executed = self.executed_by(known.as_ref());
+        let known = known.map(|statement| self.as_read_now(name, statement, side));
+        let executed = self.executed_by(known.as_ref(), side);
         if executed.is_some() && self.must_wait_for_all(side) {
             return Sent::Not(Stop::Later);
         }
@@ -378,7 +384,8 @@ impl Pooled {
             return Sent::Not(Stop::Later);
         }
         let known = self.names.get(name).cloned();
-        let executed = self.executed_by(known.as_ref());
+        let known = known.map(|statement| self.as_read_now(name, statement, side));
+        let executed = self.executed_by(known.as_ref(), side);
         if executed.is_some() && self.must_wait_for_all(side) {
             return Sent::Not(Stop::Later);
         }

@@ -217,6 +217,9 @@ impl Pooled {
         if std::mem::take(&mut self.changes_catalogue) {
             self.group.habits.catalogue.has_changed();
         }
+        if std::mem::take(&mut self.alters) {
+            self.group.habits.catalogue.was_altered();
+        }
     }
 
     /// A transaction is over.
@@ -254,6 +257,9 @@ impl Pooled {
         if tag.starts_with(b"CREATE ") || tag.starts_with(b"ALTER ") {
             self.changes_catalogue = true;
         }
+        let is_temporary =
+            self.footprint.has(Footprint::TEMPORARY) || self.evidence.ties.has(Ties::TEMPORARY);
+        self.alters |= tag.starts_with(b"ALTER ") || tag.starts_with(b"DROP ") && !is_temporary;
         if !self.evidence.holds_anything() {
             return;
         }

@@ -70,6 +70,8 @@ pub struct Catalogue {
     asked: Mutex<Asked>,
     /// The number of the version of its functions.
     era: AtomicU64,
+    /// How often something in it was altered.
+    alterations: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,7 @@ impl Default for Catalogue {
             unseen: u8::MAX.into(),
             asked: Mutex::default(),
             era: ERAS.fetch_add(1, Ordering::Relaxed).into(),
+            alterations: AtomicU64::default(),
         }
     }
 }
@@ -147,6 +150,16 @@ impl Catalogue {
     /// A number of the version of its functions, and of no other database's.
     pub fn era(&self) -> u64 {
         self.era.load(Ordering::Relaxed)
+    }
+
+    /// A number of what names and parameters mean, as far as it was altered here.
+    pub fn alterations(&self) -> u64 {
+        self.alterations.load(Ordering::Relaxed)
+    }
+
+    /// What a column, a type or a function is may be another one from now on.
+    pub fn was_altered(&self) {
+        self.alterations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A transaction that has changed something is over: until it was asked, last values of sequences may be

@@ -47,18 +47,22 @@ pub struct Executed {
 
 impl Pooled {
     /// What the text executes, if the client has prepared it by the protocol.
-    pub(super) fn executed(&self, text: &[u8]) -> Option<Executed> {
+    pub(super) fn executed(&mut self, text: &[u8], side: &mut Side<'_>) -> Option<Executed> {
         if !self.names.has_named() || !may_execute(text) {
             return None;
         }
         let (name, meant) = executed(text)?;
-        let statement = self.names.get(&meant)?.clone();
-        (!meant.is_empty()).then_some(Executed { name, statement })
+        let statement = self.names.get(&meant).filter(|_| !meant.is_empty())?.clone();
+        Some(Executed { name, statement: self.as_read_now(&meant, statement, side) })
     }
 
     /// What a statement of the protocol executes by its name.
-    pub(super) fn executed_by(&self, statement: Option<&Rc<Statement>>) -> Option<Executed> {
-        statement.filter(|it| it.executes).and_then(|it| self.executed(it.text()))
+    pub(super) fn executed_by(
+        &mut self,
+        statement: Option<&Rc<Statement>>,
+        side: &mut Side<'_>,
+    ) -> Option<Executed> {
+        statement.filter(|it| it.executes).and_then(|it| self.executed(it.text(), side))
     }
 
     /// What such a statement is on the link, where the name is another one and what it means is made.
@@ -77,7 +81,7 @@ impl Pooled {
         let mut room = [0; 16];
         let body =
             [&text[..name.start], server_name(meant.id, &mut room), &text[name.end..], behind].concat();
-        Statement::of(&body, side.has.site)
+        Statement::of(&body, side.has.site, self.reading(side))
     }
 
     /// Whether the query has to wait until the link has the statement.

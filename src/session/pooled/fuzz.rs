@@ -83,6 +83,7 @@ impl Talk {
     }
 
     fn new(mode: PoolMode, stage: &Stage) -> Self {
+        super::statements::forget_all();
         let key = Cancels::default().register(1, 4);
         let counters: Arc<Counters> = Arc::default();
         let told = Reports::default();

@@ -2,6 +2,7 @@
 
 use super::cache::Cache;
 use super::described::Described;
+use super::reading;
 use super::settings::Settings;
 use super::stash::Owned;
 use crate::base::{Moment, Site};
@@ -31,6 +32,8 @@ pub struct Has {
     pub settings: Rc<Settings>,
     /// What the server has reported, the last value of each.
     pub reported: Reports,
+    /// How constants are read there, by what it has reported.
+    pub reading: u64,
     /// Something was reported that is not yet accounted for.
     pub has_news: bool,
     /// Only this client may have it as it is: others may find what it left behind.
@@ -107,6 +110,7 @@ impl Has {
             start: reported.clone(),
             settings: Settings::none(),
             reported: reported.clone(),
+            reading: reading::of_reports(reported),
             has_news: false,
             stain: None,
             sequences: Sequences::OfNobody,
@@ -131,6 +135,7 @@ impl Has {
         self.unnamed = None;
         self.settings = Settings::none();
         self.reported = self.start.clone();
+        self.reading = reading::of_reports(&self.reported);
         self.has_news = false;
         self.stain = None;
         self.sequences = Sequences::OfNobody;
@@ -171,7 +176,10 @@ impl Has {
         let reported = Arc::make_mut(&mut self.reported);
         match reported.iter_mut().find(|(known, _)| **known == *name) {
             Some((_, old)) => *old = value.into(),
-            None => reported.push((name.into(), value.into())),
+            None => reported.push((name.clone().into(), value.into())),
+        }
+        if reading::is_reported(&name) {
+            self.reading = reading::of_reports(&self.reported);
         }
     }
 }

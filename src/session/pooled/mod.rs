@@ -38,6 +38,7 @@ mod messages;
 mod names;
 pub mod prepare;
 mod probe;
+mod reading;
 mod sequences;
 mod settings;
 pub mod stash;
@@ -130,6 +131,8 @@ pub struct Pooled {
     wants_quiet: bool,
     /// A command of the transaction has changed the catalogue.
     changes_catalogue: bool,
+    /// It has altered or dropped something in it.
+    alters: bool,
     /// Of this simple query the first command is ours.
     hides_command_of: Option<u64>,
     /// A Flush was sent: made-up answers must not wait for the server's next one.
@@ -212,6 +215,7 @@ impl Pooled {
             wants_own_values: false,
             wants_quiet: false,
             changes_catalogue: false,
+            alters: false,
             hides_command_of: None,
             wants_answers: false,
             hides_rest: false,

@@ -77,6 +77,18 @@ impl Names {
         former
     }
 
+    /// What a name means is the same in another reading, and what the client was told of it as well.
+    pub fn read_anew(&mut self, name: &[u8], statement: &Rc<Statement>) {
+        self.has_twins |= self.is_twin(statement);
+        if let Some(known) = self.named.get_mut(name) {
+            known.statement = statement.clone();
+        } else if name.is_empty() {
+            let former = self.unnamed.replace(statement.clone());
+            let told = self.unnamed_told.filter(|(id, _)| former.is_some_and(|former| former.id == *id));
+            self.unnamed_told = told.map(|(_, told)| (statement.id, told));
+        }
+    }
+
     fn is_twin(&self, statement: &Rc<Statement>) -> bool {
         // The list of all statements has it, and who wants to give it a name.
         const OTHERS: usize = 2;

@@ -97,7 +97,7 @@ impl Pooled {
         side.has.sequences = Sequences::Of(self.stamp);
         let batch = side.ledger.batch();
         let site = side.has.site;
-        Statement::of(DISCARDING, site).put_parse(side.patch, DROPPED, site);
+        Statement::of(DISCARDING, site, Some(0)).put_parse(side.patch, DROPPED, site);
         side.patch.extend(BIND_AND_EXECUTE);
         put_close(side.patch, b'P', DROPPED);
         put_close(side.patch, b'S', DROPPED);

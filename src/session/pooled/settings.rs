@@ -2,6 +2,7 @@
 //! link gets them.
 
 use super::has::Has;
+use super::reading;
 use crate::pool::Reports;
 use crate::session::memory::Memory;
 use crate::sql::quote::quote_literal;
@@ -38,18 +39,20 @@ pub struct Settings {
     texts: Vec<(Box<str>, Box<str>)>,
     /// Settings that servers report, where they differ from what the link began with.
     reported: Vec<(Vec<u8>, Vec<u8>)>,
+    /// How constants are read by the first ones.
+    reading: u64,
 }
 
 impl Settings {
     /// Nothing.
     pub fn none() -> Rc<Settings> {
-        Self::shared(Settings { texts: Vec::new(), reported: Vec::new() })
+        Self::shared(Vec::new(), Vec::new())
     }
 
     /// What a client is told at its log-in and a link does not begin with.
     pub fn at_login(told: &Reports) -> Rc<Settings> {
         let name = told.iter().filter(|(name, value)| name == b"application_name" && !value.is_empty());
-        Self::shared(Settings { texts: Vec::new(), reported: name.cloned().collect() })
+        Self::shared(Vec::new(), name.cloned().collect())
     }
 
     /// What a client has made of a link with `has`.
@@ -70,7 +73,7 @@ impl Settings {
             }
         }
         reported.sort_unstable();
-        Self::shared(Settings { texts, reported })
+        Self::shared(texts, reported)
     }
 
     /// Whether a link that was made one for a client that wants this reports something else.
@@ -84,7 +87,15 @@ impl Settings {
         })
     }
 
-    fn shared(settings: Settings) -> Rc<Settings> {
+    /// A number on this thread for all that make constants be read alike, where the server does not say so.
+    pub fn reading(&self) -> u64 {
+        self.reading
+    }
+
+    fn shared(texts: Vec<(Box<str>, Box<str>)>, reported: Vec<(Vec<u8>, Vec<u8>)>) -> Rc<Settings> {
+        let read_by = texts.iter().filter(|(name, _)| reading::is_unreported(name));
+        let reading = read_by.fold(0, |all, setting| all ^ hash(setting));
+        let settings = Settings { texts, reported, reading };
         let key = hash(&settings);
         KNOWN.with_borrow_mut(|known| {
             let same = known.by_hash.entry(key).or_default();

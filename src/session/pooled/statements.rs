@@ -1,4 +1,4 @@
-//! Prepared statements, one object for each text and parameter types that the clients of a data
+//! Prepared statements, one object for each text, parameter types and way to read them ([`super::reading`]) that the clients of a data
 //! thread use: clients map their names to it, links know it by its number.
 //!
 //! The names on the servers are ours (`cm_<number>`), so that two clients may use one name for
@@ -8,6 +8,7 @@ use super::super::memory::Change;
 use super::super::notice::{Notice, change_of, notice};
 use super::super::replay::{forget_user_types, has_user_types};
 use super::execute::is_execution;
+use super::reading::reads_clock;
 use crate::base::Site;
 use crate::observe::pooler::PreparedStatement;
 use crate::sql::footprint::{Footprint, footprint};
@@ -44,6 +45,8 @@ pub struct Statement {
     /// Somebody has executed it, or meant to.
     pub was_bound: Cell<bool>,
     is_retired: Cell<bool>,
+    /// How its text is read; nobody else gets it where that is not known.
+    pub reading: Option<u64>,
     /// Where its parameters' types have these numbers; they have others elsewhere.
     made_at: Option<Site>,
 }
@@ -57,10 +60,16 @@ struct Statements {
 }
 
 impl Statement {
-    /// The one for the body of a Parse message behind its name, which a client has sent to a server at `site`.
-    pub fn of(body: &[u8], site: Site) -> Rc<Statement> {
+    /// The one for the body of a Parse message behind its name, which a client has sent to a server at `site`, for
+    /// all who read it alike.
+    pub fn of(body: &[u8], site: Site, reading: Option<u64>) -> Rc<Statement> {
         let made_at = has_user_types(body).then_some(site);
-        STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at))
+        STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at, reading))
+    }
+
+    /// The same for those who read it otherwise.
+    pub fn read_anew(&self, reading: Option<u64>) -> Rc<Statement> {
+        STATEMENTS.with_borrow_mut(|all| all.intern(&self.body, self.made_at, reading))
     }
 
     /// One of whose text only the beginning is kept.
@@ -142,6 +151,12 @@ pub fn kept() -> Vec<PreparedStatement> {
     kept
 }
 
+/// Numbers begin anew.
+#[cfg(any(test, fuzzing))]
+pub fn forget_all() {
+    STATEMENTS.with_borrow_mut(|all| *all = Statements::default());
+}
+
 /// The name of a statement on a server, in `room`.
 pub fn server_name(id: u32, room: &mut [u8; 16]) -> &[u8] {
     let mut rest = &mut room[..];
@@ -157,10 +172,14 @@ pub fn is_server_name(name: &[u8]) -> bool {
 }
 
 impl Statements {
-    fn intern(&mut self, body: &[u8], made_at: Option<Site>) -> Rc<Statement> {
+    fn intern(&mut self, body: &[u8], made_at: Option<Site>, reading: Option<u64>) -> Rc<Statement> {
+        if reading.is_none() {
+            return Rc::new(Statement { made_at, ..self.make(body) });
+        }
         let key = hash(body);
         let is_same = |known: &&Rc<Statement>| {
-            *known.body == *body && known.made_at == made_at && !known.is_retired.get()
+            let is_alike = known.made_at == made_at && known.reading == reading;
+            is_alike && *known.body == *body && !known.is_retired.get()
         };
         if let Some(found) = self.by_hash.get(&key)
             && let Some(known) = found.iter().find(is_same)
@@ -170,7 +189,11 @@ impl Statements {
         if self.bytes + body.len() > self.look_at.max(KEPT_BYTES) {
             self.forget_unused();
         }
-        let made = Rc::new(Statement { made_at, ..self.make(body) });
+        let made = self.make(body);
+        if reads_clock(made.text()) {
+            return Rc::new(Statement { made_at, ..made });
+        }
+        let made = Rc::new(Statement { made_at, reading, ..made });
         self.bytes += body.len();
         self.by_hash.entry(key).or_default().push(made.clone());
         made
@@ -189,6 +212,7 @@ impl Statements {
             is_lost: false,
             was_bound: Cell::new(false),
             is_retired: Cell::new(false),
+            reading: None,
             made_at: None,
         }
     }
@@ -210,10 +234,10 @@ mod tests {
 
     #[test]
     fn one_text_is_one_statement_until_it_is_retired() {
-        let of = |body: &[u8]| Statement::of(body, Site::Local);
+        let of = |body: &[u8]| Statement::of(body, Site::Local, Some(1));
         let one = of(b"select 1\0\0\0");
         assert!(Rc::ptr_eq(&one, &of(b"select 1\0\0\0")));
-        assert!(Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\0", Site::Cloud)));
+        assert!(Rc::ptr_eq(&one, &Statement::of(b"select 1\0\0\0", Site::Cloud, Some(1))));
         assert!(!Rc::ptr_eq(&one, &of(b"select 1\0\0\x01\0\0\0\x17")));
         one.retire();
         let next = of(b"select 1\0\0\0");
@@ -225,11 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_a_text_otherwise_has_another_statement() {
+        let of =
+            |text: &str, reading| Statement::of(&[text.as_bytes(), b"\0\0\0"].concat(), Site::Local, reading);
+        let one = of("select timestamptz '2020-01-01'", Some(1));
+        assert!(Rc::ptr_eq(&one, &one.read_anew(Some(1))));
+        let other = one.read_anew(Some(2));
+        assert_ne!(one.id, other.id);
+        assert!(Rc::ptr_eq(&other, &of("select timestamptz '2020-01-01'", Some(2))));
+        // Nobody has what cannot be known, or is another one tomorrow.
+        for (text, reading) in [("select 1", None), ("select date 'today'", Some(1))] {
+            let one = of(text, reading);
+            assert_eq!(one.reading, None);
+            assert_ne!(one.id, of(text, reading).id, "{text}");
+        }
+    }
+
+    #[test]
     fn types_of_users_have_numbers_at_one_site_only() {
         let body = b"select $1, $2\0\0\x02\0\0\0\x17\0\0\x40\x10";
-        let local = Statement::of(body, Site::Local);
-        assert!(Rc::ptr_eq(&local, &Statement::of(body, Site::Local)));
-        assert!(!Rc::ptr_eq(&local, &Statement::of(body, Site::Cloud)));
+        let local = Statement::of(body, Site::Local, Some(1));
+        assert!(Rc::ptr_eq(&local, &Statement::of(body, Site::Local, Some(1))));
+        assert!(!Rc::ptr_eq(&local, &Statement::of(body, Site::Cloud, Some(1))));
         let types = |site| {
             let mut out = b"before".to_vec();
             local.put_parse(&mut out, b"s", site);
