@@ -71,8 +71,10 @@ pub enum Settled {
 pub enum Reach {
     /// COPY had read its end: CopyFail, or a message that has no place in it.
     CopyEnd,
-    /// COPY had read data.
+    /// COPY was at its data.
     CopyData,
+    /// COPY had read some data, and perhaps all that was sent.
+    CopyBegun,
     /// The error does not tell.
     Unknown,
 }
@@ -268,6 +270,15 @@ impl Ledger {
         self.queue.front().map_or(self.syncs_sent, |boundary| boundary.syncs_before)
     }
 
+    /// Whether COPY data was sent whose end is not answered: where an answer of ours would stand behind it may
+    /// have to be taken back.
+    pub fn is_amid_copy(&self) -> bool {
+        self.copying != Copying::No
+            || self.is_uncertain()
+            || self.data_sent > self.data_ended
+            || self.queue.iter().any(|boundary| boundary.waits == Waits::CopyEnd)
+    }
+
     /// Whether an error that comes now may have ended a COPY: then its [`Reach`] matters.
     pub fn awaits_copy(&self) -> bool {
         self.copying != Copying::No
@@ -458,11 +469,13 @@ impl Ledger {
                     self.queue[0].steps_before = self.steps_done;
                 }
             }
-            (Reach::CopyData, _) => {
+            (Reach::CopyData | Reach::CopyBegun, _) => {
                 let ignored = |b: &&Boundary| b.waits == Waits::Sync { is_behind_data: false };
                 let ignored = self.queue.range(start..end_at).take_while(ignored).count();
                 self.queue.drain(start..start + ignored);
-                self.doubt(start, self.past_data(start, end_at - ignored));
+                let end_at = end_at - ignored;
+                let was_at_data = reach == Reach::CopyData;
+                self.doubt(start, if was_at_data { self.past_data(start, end_at) } else { end_at });
             }
             (Reach::CopyEnd, None) | (Reach::Unknown, _) => self.doubt(start, end_at),
         }

@@ -143,6 +143,11 @@ enum Fate {
     FailsBeforeItReads,
     /// As a whole, or at one of its rows after all.
     FailsAtItsEnd(Reach),
+    /// So many messages after its first data, whatever they are.
+    IsCancelled {
+        after: u8,
+        has_data: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -222,10 +227,29 @@ impl Server {
         self.output.extend(answers);
     }
 
+    /// Whether a COPY is cancelled before it reads anything more.
+    fn is_cancelled(&mut self) -> bool {
+        let Mode::Copying { fate: Fate::IsCancelled { after, has_data: true }, rest, .. } = &mut self.mode
+        else {
+            return false;
+        };
+        if *after > 0 {
+            *after -= 1;
+            return false;
+        }
+        let is_simple = rest.is_some();
+        self.mode = Mode::Normal;
+        self.fail_copy(is_simple, Reach::CopyBegun);
+        true
+    }
+
     /// Reads one message.
     fn read(&mut self) {
+        if self.is_cancelled() {
+            return;
+        }
         let Some((number, says)) = self.input.pop_front() else { return };
-        match (std::mem::replace(&mut self.mode, Mode::Normal), says) {
+        match (std::mem::replace(&mut self.mode, Mode::Normal), says.clone()) {
             (Mode::Skipping | Mode::Normal, Says::Sync) => {
                 self.is_in_batch = false;
                 self.answer(b"Z", 0);
@@ -234,7 +258,10 @@ impl Server {
             (Mode::Normal, Says::Query(does)) => self.query(number, &does),
             (Mode::Normal, Says::Step(tag, does)) => self.step(number, tag, does),
             (Mode::Normal, _) => {}
-            (mode @ Mode::Copying { .. }, Says::Sync | Says::Flush | Says::Data { is_bad: false }) => {
+            (mut mode @ Mode::Copying { .. }, Says::Sync | Says::Flush | Says::Data { is_bad: false }) => {
+                if let Mode::Copying { fate: Fate::IsCancelled { has_data, .. }, .. } = &mut mode {
+                    *has_data |= matches!(says, Says::Data { .. });
+                }
                 self.mode = mode
             }
             (Mode::Copying { rest, .. }, Says::Data { .. }) => {
@@ -323,6 +350,7 @@ fn does() -> impl Strategy<Value = Does> {
         1 => Just(Does::CopiesIn(Fate::FailsBeforeItReads)),
         1 => prop::sample::select(&[Reach::Unknown, Reach::CopyData])
             .prop_map(|reach| Does::CopiesIn(Fate::FailsAtItsEnd(reach))),
+        1 => (0..3u8).prop_map(|after| Does::CopiesIn(Fate::IsCancelled { after, has_data: false })),
     ]
 }
 

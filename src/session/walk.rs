@@ -288,11 +288,23 @@ pub(super) fn reach_of(report: &Report) -> Reach {
     let is_about_rows = || report.field(b'W').lines().any(|line| line.starts_with("COPY "));
     match report.code().as_ref() {
         "57014" | "08P01" if report.routine() == "CopyGetData" => Reach::CopyEnd,
-        // A cancel may come while COPY still waits for its first data.
+        "57014" if lines_read(&report.field(b'W')) > 1 => Reach::CopyBegun,
+        // It may have waited for its first data.
         "57014" => Reach::Unknown,
         _ if is_about_rows() => Reach::CopyData,
         _ => Reach::Unknown,
     }
+}
+
+/// The number of the line that COPY reads or waits for, where its context says no more than that: names and
+/// data may contain anything.
+fn lines_read(context: &str) -> u64 {
+    let last = context.lines().last().unwrap_or_default();
+    let Some((name, line)) = last.split_once(", ").filter(|(name, _)| name.starts_with("COPY ")) else {
+        return 0;
+    };
+    let number = line.rsplit(' ').next().and_then(|number| number.parse().ok());
+    number.filter(|_| !name.contains(',') && !line.contains([',', ':', '"'])).unwrap_or(0)
 }
 
 /// Whether the body of a Query is a command of ours.
@@ -462,6 +474,21 @@ mod tests {
     use super::*;
     use crate::wire::message::parameter_status;
     use bytes::BytesMut;
+
+    #[test]
+    fn a_line_of_copy_counts_where_the_context_says_nothing_else() {
+        let check = |context: &str, expected: u64| assert_eq!(lines_read(context), expected, "{context}");
+        check("COPY scratch, line 1000", 1000);
+        check("COPY scratch, Zeile 2", 2);
+        check("COPY scratch, line 7: \"5\"", 0);
+        check("COPY scratch, line 7, column n: \"5\"", 0);
+        check("COPY a, line 9, line 1", 0);
+        check("COPY a, line 9\nCOPY b, line 1", 1);
+        check("COPY a, line 9\nb, line 1", 0);
+        check("COPY a, line 1: \"b\nCOPY c, line 9\"", 0);
+        check("SQL statement \"COPY\"", 0);
+        check("", 0);
+    }
 
     #[test]
     fn of_a_setting_that_changes_often_the_last_value_is_kept() {

@@ -4,6 +4,7 @@
 mod auto;
 mod bench;
 mod changed;
+mod copying;
 mod functions;
 mod hostile;
 mod leaks;

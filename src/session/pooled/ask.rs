@@ -6,7 +6,7 @@ use super::has;
 use super::journal::Act;
 use super::messages::{put_close, rename};
 use super::sequences::{DISCARD_SEQUENCES, Others, asks_with};
-use super::statements::{DROPPED, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
+use super::statements::{DROPPED, NOTHING, PREPARE_AND_DEALLOCATE, Statement, is_server_name, server_name};
 use super::{Pooled, words};
 use crate::session::memory::Change;
 use crate::session::notice::{Notice, change_of, changes_of, concerned_links, notice};
@@ -279,24 +279,26 @@ impl Pooled {
         let fails = side.ledger.status() == TransactionStatus::Failed;
         let ends = fails && matches!(peek(text), Peek::Commit | Peek::Rollback);
         let is_there = side.has.statements.uses(statement.id);
-        if is_there && !fails {
+        // Behind COPY the place of the answer is the server's to say.
+        let must_ask = ends || side.ledger.is_amid_copy();
+        if is_there && !fails && !must_ask {
             let former = self.names.set(name, Some(statement));
             let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
             self.note(batch, step, Act::FakeParse { name: name.into(), former });
             return Sent::Instead(total);
         }
-        if is_there && ends {
-            // Whether it does is for the server to say, which must not find the name taken.
+        if is_there && must_ask {
+            // The server must not find the name taken.
             side.has.statements.remove(statement.id);
             self.hidden_close(statement.id, statement.weight(), side);
         } else if !is_there {
             self.make_room(&statement, side);
         }
-        if !is_there || ends {
+        if !is_there || must_ask {
             side.has.statements.insert(statement.id, statement.weight());
         }
         let step = side.ledger.on_client(b'P');
-        let (id, on_link) = (statement.id, (!is_there || ends).then_some(statement.id));
+        let (id, on_link) = (statement.id, (!is_there || must_ask).then_some(statement.id));
         let former = self.names.set(name, Some(statement));
         self.note(side.ledger.batch(), step, Act::Parse { name: name.into(), id, former, on_link });
         self.rename(b'P', total, b"", name, id, side)
@@ -419,7 +421,15 @@ impl Pooled {
                     return Sent::Not(Stop::Partial);
                 }
                 let former = self.names.set(name, None);
-                let (batch, step) = (side.ledger.batch(), side.ledger.steps_sent());
+                let batch = side.ledger.batch();
+                if side.ledger.is_amid_copy() {
+                    // Its place is the server's to say.
+                    put_close(side.patch, b'S', NOTHING);
+                    let step = side.ledger.on_client(b'C');
+                    self.note(batch, step, Act::Closed { name: name.into(), former });
+                    return Sent::Instead(total);
+                }
+                let step = side.ledger.steps_sent();
                 self.note(batch, step, Act::FakeClose { name: name.into(), former });
                 return Sent::Instead(total);
             }
@@ -444,7 +454,7 @@ impl Pooled {
                 return self.without_unnamed(side);
             }
             if is_server_name(name) {
-                // Nothing has that name: ours end with a digit.
+                // Nothing has that name: ours end with a number.
                 let own = [name, b"?".as_slice()].concat();
                 let act = Act::Refused { name: name.into(), own: own.as_slice().into() };
                 self.note(side.ledger.batch(), side.ledger.steps_sent() + 1, act);

@@ -40,6 +40,8 @@ pub enum Act {
     Query { former: Option<Rc<Statement>> },
     /// The client's own Close of the statement without a name: its answer passes.
     CloseUnnamed { former: Option<Rc<Statement>> },
+    /// A Close of nothing, instead of the client's: its answer passes.
+    Closed { name: Box<[u8]>, former: Option<Rc<Statement>> },
     /// CloseComplete for a Close that was not passed on.
     FakeClose { name: Box<[u8]>, former: Option<Rc<Statement>> },
 }
@@ -154,6 +156,7 @@ impl Journal {
         let shown = match front.act {
             Act::Parse { .. }
             | Act::CloseUnnamed { .. }
+            | Act::Closed { .. }
             | Act::Refused { .. }
             | Act::Outdated
             | Act::Described { .. } => Shown::Yes,
@@ -215,6 +218,7 @@ impl Journal {
         self.entries.iter().find_map(|entry| match &entry.act {
             Act::Parse { name, former, .. }
             | Act::FakeParse { name, former }
+            | Act::Closed { name, former }
             | Act::FakeClose { name, former }
                 if former.as_ref().is_some_and(|former| former.id == id) =>
             {

@@ -130,6 +130,9 @@ impl Statement {
     }
 }
 
+/// No statement has this name: all of ours end with a number.
+pub const NOTHING: &[u8] = b"cm_?";
+
 /// A statement that is made to be deallocated: no number is 0.
 pub const DROPPED: &[u8] = b"cm_0";
 /// What deallocates it.

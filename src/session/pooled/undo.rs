@@ -40,7 +40,9 @@ impl Pooled {
                     has.statements.insert(id, weight);
                 }
             }
-            Act::FakeParse { name, former } | Act::FakeClose { name, former } => {
+            Act::FakeParse { name, former }
+            | Act::Closed { name, former }
+            | Act::FakeClose { name, former } => {
                 self.names.set(&name, former);
             }
             Act::Query { former } | Act::CloseUnnamed { former } => {
