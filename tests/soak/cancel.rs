@@ -36,8 +36,7 @@ pub async fn long_statement(stage: &Stage, client: &Client, random: &mut SmallRn
             Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "57014") => break,
             Ok(other) => return other.map(|()| Then::GoOn),
             // One that comes before its statement meets nothing, as without us.
-            Err(_) if waits => until_done(stage, &token).await,
-            Err(_) => token.cancel_query(NoTls).await?,
+            Err(_) => cancel(stage, &token, waits).await,
         }
         patience = Duration::from_millis(500);
     }
@@ -48,13 +47,13 @@ pub async fn long_statement(stage: &Stage, client: &Client, random: &mut SmallRn
     Ok(Then::GoOn)
 }
 
-/// Cancels as libpq does: waits until the connection is closed.
-async fn until_done(stage: &Stage, token: &CancelToken) {
+/// Cancels; as libpq does where it `waits` until the connection is closed.
+async fn cancel(stage: &Stage, token: &CancelToken, waits: bool) {
     let done = async {
         let mut socket = TcpStream::connect(("127.0.0.1", stage.proxy.port())).await.unwrap();
         // The end may come as a reset.
         let _ = token.cancel_query_raw(&mut socket, NoTls).await;
-        while matches!(socket.read(&mut [0; 16]).await, Ok(1..)) {}
+        while waits && matches!(socket.read(&mut [0; 16]).await, Ok(1..)) {}
     };
     if timeout(PATIENCE, done).await.is_err() {
         panic!("a cancel does not end\n{}", stage.story().await);

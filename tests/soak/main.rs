@@ -7,6 +7,7 @@
 
 mod cancel;
 mod polite;
+mod recorded;
 mod rude;
 mod shown;
 mod stage;

@@ -2,6 +2,7 @@
 
 use crate::PATIENCE;
 use crate::cancel::{self, Then};
+use crate::recorded::{Recorded, Tape};
 use crate::stage::Stage;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future, pin_mut};
@@ -12,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{Error, NoTls};
+use tokio_postgres::{Config, Error, NoTls};
 
 /// What a client may hear when its server or its statement was ended.
 const ENDINGS: [&str; 9] = ["57P01", "57P02", "57P03", "57P05", "08006", "08007", "40001", "25P02", "55000"];
@@ -26,11 +27,12 @@ pub struct Client {
     random: SmallRng,
     choice: u32,
     link: Option<(tokio_postgres::Client, JoinHandle<()>)>,
+    tape: Option<Tape>,
 }
 
 impl Client {
     pub fn new(stage: Arc<Stage>, number: usize, random: SmallRng) -> Client {
-        Client { stage, number, random, choice: CONNECTING, link: None }
+        Client { stage, number, random, choice: CONNECTING, link: None, tape: None }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -75,11 +77,16 @@ impl Client {
                 None => true,
             };
         let (number, choice) = (self.number, self.choice);
-        assert!(is_known, "client {number} in choice {choice}: {error:?}\n{}", self.stage.proxy.log());
+        let heard = self.tape.as_ref().map(Tape::to_string).unwrap_or_default();
+        let log = self.stage.proxy.log();
+        assert!(is_known, "client {number} in choice {choice}: {error:?}\n{heard}\n{log}");
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
-        let (client, connection) = tokio_postgres::connect(&self.stage.url(), NoTls).await?;
+        let socket = Recorded::connect(self.stage.proxy.port()).await.expect("it listens");
+        self.tape = Some(socket.tape());
+        let config: Config = self.stage.url().parse().expect("a URL");
+        let (client, connection) = config.connect_raw(socket, NoTls).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await;
         });
