@@ -2,7 +2,8 @@
 
 use super::socket::Peer;
 use super::straight;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::sockopt::{PeerCredentials, SndBuf};
+use nix::sys::socket::{getsockopt, setsockopt};
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -13,10 +14,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::coop;
 
+/// What a socket that was full is asked to hold from then on, in bytes; the kernel counts twice as much for its
+/// own needs, and keeps to `net.core.wmem_max`.
+const ROOM: usize = 512 << 10;
+
 /// The kernel tells whoever watches a Unix socket for writing of every message that the other side
 /// has taken in. `tokio::net::UnixStream` always watches for both, so that a relay was woken for
 /// nothing up to once in a statement. This one watches for reading; a write is simply tried, and
-/// watched for only from when the socket is full until something is read again.
+/// watched for only from when the socket is full until something is read again. Once it was full it is
+/// made to hold more, so that a stream does not stop at every few messages.
 #[derive(Debug)]
 pub struct UnixSocket {
     reads: AsyncFd<UnixStream>,
@@ -63,33 +69,47 @@ impl UnixSocket {
 
     /// See [`super::Socket::poll_send`].
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_out(cx, |stream| straight::try_send(stream, bytes))
+        self.poll_out(cx, bytes.len(), |stream| straight::try_send(stream, bytes))
     }
 
+    /// Writes once; `write` has `len` bytes. Less is taken only when there is no room for more.
     fn poll_out(
         &mut self,
         cx: &mut Context<'_>,
+        len: usize,
         write: impl Fn(&mut &UnixStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
+            let Some(writes) = &mut self.writes else {
+                match write(&mut self.reads.get_ref()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.watch_for_room()?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return Poll::Ready(done),
+                }
+                continue;
+            };
+            self.awaits_room = true;
+            let mut ready = ready!(writes.poll_write_ready(cx))?;
             match write(&mut self.reads.get_ref()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => {
+                    if matches!(done, Ok(n) if n < len) {
+                        ready.clear_ready();
+                    }
                     self.awaits_room = false;
                     return Poll::Ready(done);
                 }
             }
-            self.awaits_room = true;
-            let writes = match &mut self.writes {
-                Some(writes) => writes,
-                none => {
-                    let second = self.reads.get_ref().try_clone()?;
-                    none.insert(Box::new(watched(second, Interest::WRITABLE)?))
-                }
-            };
-            ready!(writes.poll_write_ready(cx))?.clear_ready();
         }
+    }
+
+    fn watch_for_room(&mut self) -> io::Result<()> {
+        // The system gives what it allows; where that is not more, less is held.
+        let _ = setsockopt(self.reads.get_ref(), SndBuf, &ROOM);
+        let second = self.reads.get_ref().try_clone()?;
+        self.writes = Some(Box::new(watched(second, Interest::WRITABLE)?));
+        Ok(())
     }
 }
 
@@ -116,7 +136,7 @@ impl AsyncRead for UnixSocket {
 
 impl AsyncWrite for UnixSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_out(cx, |stream| stream.write(buf))
+        self.get_mut().poll_out(cx, buf.len(), |stream| stream.write(buf))
     }
 
     fn poll_write_vectored(
@@ -124,7 +144,8 @@ impl AsyncWrite for UnixSocket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_out(cx, |stream| stream.write_vectored(bufs))
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        self.get_mut().poll_out(cx, len, |stream| stream.write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
