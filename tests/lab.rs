@@ -2,10 +2,11 @@
 
 use cloud_mirror::base::{Retry, Site};
 use cloud_mirror::lab::{
-    Cluster, Direction, Durability, Error, FaultProxy, Port, SocketAuth, StopMode, eventually,
-    eventually_true, that,
+    Cluster, Direction, Durability, Error, FaultProxy, Port, Proxy, SUPERUSER, SocketAuth, StopMode,
+    eventually, eventually_true, that,
 };
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -197,7 +198,7 @@ async fn a_reserved_port_is_reserved_once() {
 
 /// Not a test of its own: the process that the next test kills.
 #[tokio::test]
-#[ignore = "run by a_killed_harness_leaves_no_server_behind in a process of its own"]
+#[ignore = "run by a_killed_harness_leaves_nothing_behind in a process of its own"]
 async fn harness_to_be_killed() {
     if std::env::var_os("LAB_HARNESS_TO_BE_KILLED").is_none() {
         return;
@@ -207,13 +208,17 @@ async fn harness_to_be_killed() {
     let frozen = self::server().await;
     frozen.freeze().unwrap();
     for one in [&server, &frozen] {
-        println!("server {} {}", one.pid().unwrap(), one.data_dir().parent().unwrap().display());
+        println!("left {} {}", one.pid().unwrap(), one.data_dir().parent().unwrap().display());
     }
+    let url = server.url(SUPERUSER, "postgres");
+    let proxy = Proxy::new(Path::new(env!("CARGO_BIN_EXE_cloud-mirror")), &["--local", &url]).unwrap();
+    proxy.start().await.unwrap();
+    println!("left {} {}", proxy.pid().unwrap(), proxy.directory().display());
     std::future::pending::<()>().await;
 }
 
 #[tokio::test]
-async fn a_killed_harness_leaves_no_server_behind() {
+async fn a_killed_harness_leaves_nothing_behind() {
     use std::io::{BufRead, BufReader};
     let mut harness = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", "harness_to_be_killed"])
@@ -222,21 +227,22 @@ async fn a_killed_harness_leaves_no_server_behind() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(harness.stdout.take().unwrap()).lines();
-    let servers: Vec<(String, String)> = lines
+    let left: Vec<(String, String)> = lines
         .map_while(Result::ok)
         .filter_map(|line| {
-            let mut words = line.split("server ").nth(1)?.split(' ').map(str::to_owned);
+            let mut words = line.split("left ").nth(1)?.split(' ').map(str::to_owned);
             Some((words.next()?, words.next()?))
         })
-        .take(2)
+        .take(3)
         .collect();
-    assert_eq!(servers.len(), 2, "the harness has started its servers");
+    assert_eq!(left.len(), 3, "the harness has started two servers and a proxy");
     harness.kill().unwrap();
     harness.wait().unwrap();
-    for (pid, root) in servers {
-        eventually_true(SOON, "the server and its files are gone", || {
+    for (pid, root) in left {
+        eventually_true(SOON, "the process and its files are gone", || {
             let process = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            !process.contains("postgres") && !std::path::Path::new(&root).exists()
+            let runs = process.contains("postgres") || process.contains("cloud-mirror");
+            !runs && !Path::new(&root).exists()
         })
         .await;
     }

@@ -6,8 +6,8 @@
 //! hands out, so that a dead server's port is nobody else's.
 //!
 //! What it never does: use a daemon (`pg_ctl`, a service), touch a cluster it did not make, or
-//! leave one behind: a server ends with its [`Cluster`], and when our process is killed a small
-//! watcher (`reaper`) ends the server and removes its files.
+//! leave one behind: a server ends with its [`Cluster`], a proxy with its [`Proxy`], and when our
+//! process is killed a small watcher (`reaper`) ends each and removes its files.
 //!
 //! States of a server: running, frozen (`SIGSTOP`), down (its children may linger after `kill9`).
 //! Start reading in `cluster.rs`.

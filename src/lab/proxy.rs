@@ -1,6 +1,7 @@
 //! The proxy as its users run it: the binary, as a child that we wait for.
 
 use super::place::Port;
+use super::reaper::Reaper;
 use super::{Error, eventually};
 use crate::http::fetch;
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +15,8 @@ use std::time::Duration;
 /// How long the proxy may take to let clients in, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One proxy: its arguments, its ports and its directory stay the same over restarts.
+/// One proxy: its arguments, its ports and its directory stay the same over restarts. It ends when it is dropped,
+/// by a panic as well, and when our process is killed.
 #[derive(Debug)]
 pub struct Proxy {
     program: PathBuf,
@@ -24,6 +26,7 @@ pub struct Proxy {
     listen: Port,
     http: Port,
     child: Mutex<Option<Child>>,
+    _reaper: Reaper,
 }
 
 impl Proxy {
@@ -34,6 +37,8 @@ impl Proxy {
         let name = format!("cm-lab-proxy-{}-{}", std::process::id(), listen.number());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        // In its arguments; another's name may begin with ours.
+        let reaper = Reaper::watch(&[&format!("{}/", directory.display())], &directory)?;
         Ok(Proxy {
             program: program.to_owned(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -42,6 +47,7 @@ impl Proxy {
             listen,
             http,
             child: Mutex::default(),
+            _reaper: reaper,
         })
     }
 

@@ -1,4 +1,4 @@
-//! Ends a server whose harness was killed.
+//! Ends servers and proxies whose harness was killed.
 //!
 //! `PR_SET_PDEATHSIG` was rejected: it needs `unsafe` or `setpriv`, fires when the *thread* that
 //! made the child ends (each test has its own), and reaches the postmaster alone, so frozen or
@@ -6,8 +6,8 @@
 //! of our process, whatever the cause, and cleans up everything.
 
 use super::Error;
-use super::place::Place;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// `dash` reads stdin unbuffered up to the newline; end of file makes `read` fail.
@@ -15,7 +15,7 @@ const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r word && exit 0
 pids() {
-    printf 'cluster_name=%s\npostgres: %s\n' "$LAB_MARK" "$LAB_MARK" |
+    printf '%s\n' "$LAB_MARKS" |
         grep -lasF -f - /proc/[0-9]*/cmdline | tr -dc '0-9\n'
 }
 turns=0
@@ -31,17 +31,18 @@ set -- $(sed -n 7p "$LAB_ROOT/data/postmaster.pid" 2>/dev/null)
 rm -rf -- "$LAB_ROOT"
 "#;
 
-/// The watcher of one server.
+/// The watcher of one server or proxy.
 #[derive(Debug)]
 pub(super) struct Reaper(Child);
 
 impl Reaper {
-    pub(super) fn watch(place: &Place) -> Result<Reaper, Error> {
+    /// Ends the processes that have one of `marks` in their arguments, and removes `root`.
+    pub(super) fn watch(marks: &[&str], root: &Path) -> Result<Reaper, Error> {
         use std::os::unix::process::CommandExt;
         Command::new("/bin/sh")
             .args(["-c", SCRIPT, "cloud-mirror-lab-reaper"])
-            .env("LAB_MARK", &place.mark)
-            .env("LAB_ROOT", &place.root)
+            .env("LAB_MARKS", marks.join("\n"))
+            .env("LAB_ROOT", root)
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
@@ -54,7 +55,7 @@ impl Reaper {
 }
 
 impl Drop for Reaper {
-    /// Called when the server and its files are gone: nothing is left to do.
+    /// Called when the process and its files are gone: nothing is left to do.
     fn drop(&mut self) {
         if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"done\n");

@@ -67,7 +67,9 @@ impl Server {
         user: ServerUser,
         port: Port,
     ) -> Result<Server, Error> {
-        let reaper = Reaper::watch(&place)?;
+        let mark = &place.mark;
+        let marks = [format!("cluster_name={mark}"), format!("postgres: {mark}")];
+        let reaper = Reaper::watch(&[&marks[0], &marks[1]], &place.root)?;
         Ok(Server { child: Mutex::new(None), place, programs, user, _reaper: reaper, port })
     }
 
