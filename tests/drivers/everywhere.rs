@@ -108,3 +108,17 @@ async fn pgx_sees_the_same_in_every_mode() {
 async fn lib_pq_sees_the_same_in_every_mode() {
     same("lib_pq", "go", Program::new("go", &[&installed("go/pq")])).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs pgx"]
+async fn pgx_sees_the_same_where_every_statement_is_a_transaction() {
+    let program = Program::new("go", &[&installed("go/pgx"), "statements"]);
+    without_transactions("pgx_statements", "go", program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "campaign: needs lib/pq"]
+async fn lib_pq_sees_the_same_where_every_statement_is_a_transaction() {
+    let program = Program::new("go", &[&installed("go/pq"), "statements"]);
+    without_transactions("lib_pq_statements", "go", program).await;
+}

@@ -16,11 +16,9 @@ import uuid
 
 import asyncpg
 
+from say import parts, say
+
 URL = sys.argv[1]
-
-
-def say(*words):
-    print(*words, flush=True)
 
 
 async def connect(**keywords):
@@ -309,12 +307,7 @@ async def main():
         await ours(sys.argv[3])
         return
     neighbours = [asyncio.create_task(neighbour()) for _ in range(2)]
-    for part in (start_up, values, statements, transactions, copying, notifications, cancelling, cursors, beyond_the_cache, held_cursors, pools):
-        say("==", part.__name__)
-        try:
-            await part()
-        except Exception as error:
-            say("== failed", type(error).__name__, getattr(error, "sqlstate", None), str(error).split("\n")[0])
+    await parts(start_up, values, statements, transactions, copying, notifications, cancelling, cursors, beyond_the_cache, held_cursors, pools)
     say("== end", *(one.exception() for one in neighbours if one.done()))
     # The neighbours are left where they are.
     os._exit(0)

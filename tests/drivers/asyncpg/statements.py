@@ -9,11 +9,9 @@ import sys
 
 import asyncpg
 
+from say import parts, say
+
 URL = sys.argv[1]
-
-
-def say(*words):
-    print(*words, flush=True)
 
 
 async def connect(**keywords):
@@ -129,12 +127,7 @@ async def temporary():
 
 
 async def main():
-    for part in (statements, prepared, copying, settings, cancels, many_clients, transactions, temporary):
-        say("==", part.__name__)
-        try:
-            await part()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            say("== failed", type(error).__name__, error)
+    await parts(statements, prepared, copying, settings, cancels, many_clients, transactions, temporary)
     say("== end")
 
 

@@ -6,14 +6,12 @@
 // answers, and keeps a pool by itself.
 "use strict";
 
-const modules = process.env.DRIVERS_NODE_MODULES;
-const postgres = require(require.resolve("postgres", { paths: [modules] }));
+const { load, say, parts } = require("./say");
+const postgres = load("postgres");
 const { pipeline } = require("node:stream/promises");
 const { Readable } = require("node:stream");
 
 const URL_ = process.argv[2];
-const big = (_, value) => (typeof value === "bigint" ? `${value}n` : value);
-const say = (...words) => console.log(words.map((w) => (typeof w === "string" ? w : JSON.stringify(w, big))).join(" "));
 const connect = (options = {}) => postgres(URL_, { max: 1, onnotice: () => {}, ...options });
 
 async function failing(promise) {
@@ -222,15 +220,7 @@ async function neighbour() {
 
 async function main() {
   for (let n = 0; n < 2; n++) neighbour();
-  for (const part of [startUp, values, statements, transactions, cursors, copying, notifications, cancelling, beyondTheCache, sessionState, pools]) {
-    say("==", part.name);
-    try {
-      await part();
-    } catch (error) {
-      say("== failed", error.name, error.code, error.message);
-    }
-  }
-  say("== end");
+  await parts([startUp, values, statements, transactions, cursors, copying, notifications, cancelling, beyondTheCache, sessionState, pools]);
   // The neighbours, and what a part that failed has left open.
   process.exit(0);
 }

@@ -6,13 +6,12 @@
 // Its transactions are not tried: it throws outside of every promise when a connection ends under its BEGIN.
 "use strict";
 
-const modules = process.env.DRIVERS_NODE_MODULES;
-const postgres = require(require.resolve("postgres", { paths: [modules] }));
+const { load, say, parts } = require("./say");
+const postgres = load("postgres");
 const { pipeline } = require("node:stream/promises");
 const { Readable } = require("node:stream");
 
 const URL_ = process.argv[2];
-const say = (...words) => console.log(words.map((w) => (typeof w === "string" ? w : JSON.stringify(w))).join(" "));
 const connect = (options = {}) => postgres(URL_, { max: 1, onnotice: () => {}, ...options });
 
 async function failing(promise) {
@@ -93,14 +92,4 @@ async function temporary() {
   await sql.end();
 }
 
-(async () => {
-  for (const part of [statements, prepared, copying, settings, manyClients, temporary]) {
-    say("==", part.name);
-    try {
-      await part();
-    } catch (e) {
-      say("== failed", e.code || "", e.message);
-    }
-  }
-  say("== end");
-})();
+parts([statements, prepared, copying, settings, manyClients, temporary]);

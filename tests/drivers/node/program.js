@@ -3,8 +3,7 @@
 // usage: program.js URL [ours MIRROR-URL]
 "use strict";
 
-const modules = process.env.DRIVERS_NODE_MODULES;
-const load = (name) => require(require.resolve(name, { paths: [modules] }));
+const { load, say, parts } = require("./say");
 const { Client, Pool, types } = load("pg");
 const Cursor = load("pg-cursor");
 const { from: copyFrom, to: copyTo } = load("pg-copy-streams");
@@ -13,8 +12,6 @@ const { Readable, Writable } = require("node:stream");
 const { once } = require("node:events");
 
 const URL_ = process.argv[2];
-const say = (...words) => console.log(words.map((w) => (typeof w === "string" ? w : JSON.stringify(w, big))).join(" "));
-const big = (_, value) => (typeof value === "bigint" ? `${value}n` : value);
 
 async function connect(options = {}) {
   const client = new Client({ connectionString: URL_, ...options });
@@ -271,15 +268,7 @@ async function neighbour() {
 async function main() {
   if (process.argv[3] === "ours") return ours(process.argv[4]);
   for (let n = 0; n < 2; n++) neighbour();
-  for (const part of [startUp, values, statements, transactions, copying, notifications, cancelling, cursors, largeObjects, beyondTheCache, heldCursors, pools]) {
-    say("==", part.name);
-    try {
-      await part();
-    } catch (error) {
-      say("== failed", error.name, error.code, error.message);
-    }
-  }
-  say("== end");
+  await parts([startUp, values, statements, transactions, copying, notifications, cancelling, cursors, largeObjects, beyondTheCache, heldCursors, pools]);
   // The neighbours, and what a part that failed has left open.
   process.exit(0);
 }

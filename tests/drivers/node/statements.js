@@ -4,15 +4,13 @@
 // usage: statements.js URL
 "use strict";
 
-const modules = process.env.DRIVERS_NODE_MODULES;
-const load = (name) => require(require.resolve(name, { paths: [modules] }));
+const { load, say, parts } = require("./say");
 const { Client, Pool } = load("pg");
 const { from: copyFrom, to: copyTo } = load("pg-copy-streams");
 const { pipeline } = require("node:stream/promises");
 const { Readable, Writable } = require("node:stream");
 
 const URL_ = process.argv[2];
-const say = (...words) => console.log(words.map((w) => (typeof w === "string" ? w : JSON.stringify(w))).join(" "));
 
 async function connect(options = {}) {
   const client = new Client({ connectionString: URL_, ...options });
@@ -129,14 +127,4 @@ async function temporary() {
   await client.end();
 }
 
-(async () => {
-  for (const part of [statements, prepared, copying, settings, cancels, manyClients, transactions, temporary]) {
-    say("==", part.name);
-    try {
-      await part();
-    } catch (e) {
-      say("== failed", e.code || "", e.message);
-    }
-  }
-  say("== end");
-})();
+parts([statements, prepared, copying, settings, cancels, manyClients, transactions, temporary]);

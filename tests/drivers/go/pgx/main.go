@@ -1,6 +1,8 @@
 // What an application does with pgx 5, printed in lines that are the same on every run.
 //
-// usage: pgx URL
+// usage: pgx [statements] URL
+//
+// With the word, every statement is a transaction.
 //
 // By default pgx prepares every statement under a name of its own and keeps 512 of them.
 package main
@@ -23,7 +25,7 @@ import (
 )
 
 var (
-	url = os.Args[1]
+	url = os.Args[len(os.Args)-1]
 	ctx = context.Background()
 )
 
@@ -137,7 +139,12 @@ func statements() {
 	say.Line(one[string](conn, "mine", 3), one[string](conn, "mine", 4))
 	say.Must(conn.Deallocate(ctx, "mine"))
 	say.Line(exec(conn, "mine", 3))
-	// A cached statement whose result has changed under it.
+	say.Must(conn.Close(ctx))
+}
+
+// A cached statement whose result changes under it.
+func changed() {
+	conn := connect()
 	tx, err := conn.Begin(ctx)
 	say.Must(err)
 	say.Line(exec(tx, "select * from gx_things where id = $1", 1))
@@ -255,6 +262,13 @@ func beyondTheCache() {
 			}
 			say.Line("many", capacity, sum)
 		}
+		say.Must(conn.Close(ctx))
+	}
+}
+
+func manyInOneTransaction() {
+	for _, capacity := range []int{1000, 7} {
+		conn := connect(func(c *pgx.ConnConfig) { c.StatementCacheCapacity = capacity })
 		tx, err := conn.Begin(ctx)
 		say.Must(err)
 		sum := 0
@@ -404,13 +418,17 @@ func neighbour() {
 }
 
 func main() {
+	if len(os.Args) == 3 {
+		say.Parts(withoutTransactions)
+		return
+	}
 	for n := 0; n < 2; n++ {
 		go neighbour()
 	}
 	say.Parts([]say.Part{
 		{Name: "start up", Run: startUp}, {Name: "modes", Run: modes}, {Name: "statements", Run: statements},
-		{Name: "transactions", Run: transactions}, {Name: "batches", Run: batches},
-		{Name: "beyond the cache", Run: beyondTheCache}, {Name: "copying", Run: copying},
+		{Name: "changed", Run: changed}, {Name: "transactions", Run: transactions}, {Name: "batches", Run: batches},
+		{Name: "beyond the cache", Run: beyondTheCache}, {Name: "many in one transaction", Run: manyInOneTransaction}, {Name: "copying", Run: copying},
 		{Name: "cursors", Run: cursors}, {Name: "notifications", Run: notifications},
 		{Name: "cancelling", Run: cancelling}, {Name: "session state", Run: sessionState}, {Name: "pools", Run: pools},
 	})

@@ -1,6 +1,8 @@
 // What an application does with database/sql over lib/pq, printed in lines that are the same on every run.
 //
-// usage: pq URL
+// usage: pq [statements] URL
+//
+// With the word, every statement is a transaction.
 //
 // Without arguments lib/pq speaks the simple protocol; with arguments it prepares an unnamed statement, in two
 // round trips: Parse, Describe, Sync and then Bind, Execute, Sync.
@@ -21,11 +23,13 @@ import (
 	"github.com/lib/pq"
 )
 
-var ctx = context.Background()
+var (
+	url = os.Args[len(os.Args)-1]
+	ctx = context.Background()
+)
 
 func open(change string) *sql.DB {
-	url := os.Args[1] + "?sslmode=disable" + change
-	db, err := sql.Open("postgres", url)
+	db, err := sql.Open("postgres", url+"?sslmode=disable"+change)
 	say.Must(err)
 	return db
 }
@@ -127,36 +131,49 @@ func transactions() {
 	say.Must(db.Close())
 }
 
-func beyondTheCache() {
-	db := open("")
-	db.SetMaxOpenConns(2)
+func prepareMany(db *sql.DB) []*sql.Stmt {
 	kept := make([]*sql.Stmt, 300)
 	for n := range kept {
 		statement, err := db.Prepare(fmt.Sprintf("select $1::int + %d", n))
 		say.Must(err)
 		kept[n] = statement
 	}
-	for turn := 0; turn < 3; turn++ {
-		sum := 0
-		for _, statement := range kept {
-			var value int
-			say.Must(statement.QueryRow(turn).Scan(&value))
-			sum += value
-		}
-		say.Line("many", sum)
-	}
-	tx, err := db.Begin()
-	say.Must(err)
+	return kept
+}
+
+func sum(statements []*sql.Stmt, argument int) int {
 	sum := 0
-	for _, statement := range kept[:100] {
+	for _, statement := range statements {
 		var value int
-		say.Must(tx.Stmt(statement).QueryRow(1).Scan(&value))
+		say.Must(statement.QueryRow(argument).Scan(&value))
 		sum += value
 	}
-	say.Line("in one transaction", sum, failing(tx.Commit()))
+	return sum
+}
+
+func beyondTheCache() {
+	db := open("")
+	db.SetMaxOpenConns(2)
+	kept := prepareMany(db)
+	for turn := 0; turn < 3; turn++ {
+		say.Line("many", sum(kept, turn))
+	}
 	for _, statement := range kept {
 		say.Must(statement.Close())
 	}
+	say.Must(db.Close())
+}
+
+func manyInOneTransaction() {
+	db := open("")
+	db.SetMaxOpenConns(2)
+	kept := prepareMany(db)
+	tx, err := db.Begin()
+	say.Must(err)
+	for n := range kept {
+		kept[n] = tx.Stmt(kept[n])
+	}
+	say.Line("in one transaction", sum(kept, 1), failing(tx.Commit()))
 	say.Must(db.Close())
 }
 
@@ -206,7 +223,7 @@ func cursors() {
 }
 
 func notifications() {
-	listener := pq.NewListener(os.Args[1]+"?sslmode=disable", time.Second, time.Second, nil)
+	listener := pq.NewListener(url+"?sslmode=disable", time.Second, time.Second, nil)
 	say.Must(listener.Listen("pq_news"))
 	db := open("")
 	exec(db, "notify pq_news, 'one'")
@@ -295,12 +312,16 @@ func neighbour() {
 }
 
 func main() {
+	if len(os.Args) == 3 {
+		say.Parts(withoutTransactions)
+		return
+	}
 	for n := 0; n < 2; n++ {
 		go neighbour()
 	}
 	say.Parts([]say.Part{
 		{Name: "start up", Run: startUp}, {Name: "statements", Run: statements}, {Name: "transactions", Run: transactions},
-		{Name: "beyond the cache", Run: beyondTheCache}, {Name: "copying", Run: copying}, {Name: "cursors", Run: cursors},
+		{Name: "beyond the cache", Run: beyondTheCache}, {Name: "many in one transaction", Run: manyInOneTransaction}, {Name: "copying", Run: copying}, {Name: "cursors", Run: cursors},
 		{Name: "notifications", Run: notifications}, {Name: "cancelling", Run: cancelling},
 		{Name: "session state", Run: sessionState}, {Name: "pools", Run: pools},
 	})
