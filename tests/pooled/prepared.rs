@@ -315,3 +315,16 @@ async fn execute_finds_a_statement_that_is_too_long_to_be_made_again() {
         assert!(answers.iter().any(|(tag, _)| *tag == b'D'), "{mode}: {}", shown(&answers));
     }
 }
+
+/// Directly, settings are told at the end of a batch, behind everything in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_is_told_behind_answers_that_are_made_up() {
+    let sets = "select set_config('timezone', 'Asia/Tokyo', false)";
+    let notices = "do $$ begin raise notice 'it'; end $$";
+    check(&[
+        batch(&[parse("t", sets), bind("t", &[]), execute(), close("t")]),
+        batch(&[parse("n", notices)]),
+        batch(&[parse("u", "select 1"), close("u"), bind("n", &[]), execute(), close("n")]),
+    ])
+    .await;
+}

@@ -98,7 +98,7 @@ impl Pooled {
         if !is_whole && (total <= longest || is_cut) {
             return Passed::Not(Stop::Partial);
         }
-        if !self.journal.is_empty() && !matches!(tag, b'N' | b'S' | b'A') {
+        if !self.journal.is_empty() {
             self.journal.put_due((&*side.ledger).into(), side.patch);
         }
         let next = side.ledger.steps_done() + 1;
