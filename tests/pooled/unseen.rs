@@ -279,3 +279,42 @@ async fn a_view_that_sets_something_sets_it_for_nobody_else() {
         assert_eq!(b.value(asked).await, "", "{view}");
     }
 }
+
+/// Functions that ask, and handle the error: nobody hears of it.
+const QUIET: [(&str, &str); 3] = [
+    (
+        "create function f() returns bigint language plpgsql as
+         'begin return currval(''s''); exception when others then return -1; end'",
+        "select f()",
+    ),
+    (
+        "create function inner_one() returns bigint language sql as 'select lastval()';
+         create function f() returns bigint language plpgsql as
+         'begin return inner_one(); exception when object_not_in_prerequisite_state then return -1; end'",
+        "select f()",
+    ),
+    (
+        "create view asks as select lastval() as v;
+         create function f() returns bigint language plpgsql as
+         'begin return (select v from asks); exception when others then return -1; end'",
+        "select f()",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_hides_the_error_finds_the_value_all_the_same() {
+    for (at, (made, question)) in QUIET.into_iter().enumerate() {
+        let name = format!("quiet_{at}");
+        database(&name, made).await;
+        let proxy = proxy(&[("pool.mode", "auto"), ("pool.size", "2")]).await;
+        let (mut a, mut b) = (client(proxy.port(), &name).await, client(proxy.port(), &name).await);
+        be_silent(&mut a).await;
+        b.query("select 1").await;
+        let mine = a.value("select nextval('s')").await;
+        // Others take what is free.
+        for _ in 0..2 {
+            b.query("select nextval('other')").await;
+        }
+        assert_eq!(a.value(question).await, mine, "{question}");
+    }
+}

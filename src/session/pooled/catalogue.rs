@@ -31,10 +31,13 @@ impl Unseen {
     pub const ADVANCES_BY_WRITES: Unseen = Unseen(1 << 2);
     /// Anything else, such as a view, does.
     pub const ADVANCES: Unseen = Unseen(1 << 3);
+    /// A function that asks for the last value of a sequence, or calls one that does, handles errors: that
+    /// it was refused is not heard.
+    pub const ASKS_IN_SILENCE: Unseen = Unseen(1 << 4);
 
     /// As the server counts it.
     pub fn from_answer(bits: u8) -> Unseen {
-        Unseen(bits & 0xf)
+        Unseen(bits & 0x1f)
     }
 
     /// Whether some of `other` is in it.
@@ -105,8 +108,9 @@ impl Default for Catalogue {
 }
 
 impl Catalogue {
-    const ABOUT_SEQUENCES: Unseen =
-        Unseen(Unseen::ASKS.0 | Unseen::ADVANCES.0 | Unseen::ADVANCES_BY_WRITES.0);
+    const ABOUT_SEQUENCES: Unseen = Unseen(
+        Unseen::ASKS.0 | Unseen::ADVANCES.0 | Unseen::ADVANCES_BY_WRITES.0 | Unseen::ASKS_IN_SILENCE.0,
+    );
 
     /// Whether some of it is there, or may be.
     pub fn has(&self, unseen: Unseen) -> bool {
@@ -214,6 +218,9 @@ const QUESTION: &str = r#"WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.p
      UNION ALL SELECT pg_catalog.unnest(ARRAY[$keywords]))
      UNION SELECT calls.called FROM shadows JOIN calls ON calls.caller = shadows.oid),
      named AS MATERIALIZED (SELECT mine.* FROM shadows JOIN mine USING (oid)),
+     asking AS (SELECT oid FROM mine WHERE prosrc ~* 'lastval|currval' OR tree ~ ':funcid (1575|2559) '
+     UNION SELECT calls.caller FROM asking JOIN calls ON calls.called = asking.oid),
+     handling AS (SELECT oid FROM mine WHERE is_unread OR prosrc ~* '\mexception\s+when\M'),
      trees AS MATERIALIZED (SELECT * FROM (
      SELECT 'read' AS by, ev_action::text AS tree FROM pg_catalog.pg_rewrite WHERE ev_class >= 16384
      UNION ALL SELECT 'read', polqual::text FROM pg_catalog.pg_policy
@@ -231,6 +238,9 @@ const QUESTION: &str = r#"WITH RECURSIVE mine AS MATERIALIZED (SELECT p.oid, p.p
      THEN 1 ELSE 0 END
      + CASE WHEN EXISTS (SELECT FROM mine WHERE prosrc ~* 'lastval|currval')
      OR EXISTS (SELECT FROM trees WHERE tree ~ ':funcid (1575|2559) ') THEN 2 ELSE 0 END
+     + CASE WHEN EXISTS (SELECT FROM asking JOIN handling USING (oid))
+     OR EXISTS (SELECT FROM handling) AND EXISTS (SELECT FROM trees WHERE by <> 'call' AND tree ~ ':funcid (1575|2559) ')
+     THEN 16 ELSE 0 END
      + COALESCE((SELECT pg_catalog.bit_or(CASE by WHEN 'write' THEN 4 WHEN 'read' THEN 8 ELSE 0 END) FROM (
      SELECT by FROM (SELECT by, is_unread, tree, prosrc FROM unseen UNION ALL SELECT 'read', is_unread, tree, prosrc FROM named) AS mine
      WHERE is_unread OR tree ~ ':funcid (1574|1576|1765) |:commandType [35] '

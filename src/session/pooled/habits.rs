@@ -7,7 +7,7 @@
 //!
 //! And what the catalogue of their database says ([`super::catalogue`]).
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Unseen};
 use crate::sql::footprint::shape;
 use crate::sys::hash;
 use std::collections::HashMap;
@@ -71,10 +71,11 @@ impl AllHabits {
 }
 
 impl Habits {
-    /// Whether a client may still ask for the value of a sequence that it has advanced before.
+    /// Whether a client may still ask for the value of a sequence that it has advanced before. Of who asks where the
+    /// refusal is not heard, silence tells nothing.
     pub fn may_ask(&self) -> bool {
         let silent = self.silent.load(Ordering::Relaxed);
-        silent < ENOUGH || silent == ASKED
+        silent < ENOUGH || silent == ASKED || self.catalogue.has(Unseen::ASKS_IN_SILENCE)
     }
 
     /// A client asks.
@@ -114,16 +115,28 @@ impl Drop for Watching {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalogue::Known;
     use super::*;
+    use crate::base::Moment;
 
     #[test]
     fn silence_is_learned_until_somebody_asks() {
         let all = AllHabits::default();
         let habits = all.of("app", b"shop");
+        let says = |unseen| {
+            habits.catalogue.has_changed();
+            let (turn, _) = habits.catalogue.turn(Moment::default()).unwrap();
+            habits.catalogue.says(turn, Known { version: "1 2".into(), unseen });
+        };
+        says(Unseen::ASKS);
         for _ in 0..ENOUGH {
             assert!(habits.may_ask());
             all.of("app", b"shop").has_been_silent(1);
         }
+        assert!(!habits.may_ask());
+        says(Unseen::ASKS_IN_SILENCE);
+        assert!(habits.may_ask());
+        says(Unseen::ASKS);
         assert!(!habits.may_ask());
         assert!(all.of("app", b"other").may_ask());
         habits.has_asked();
