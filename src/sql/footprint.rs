@@ -45,6 +45,9 @@ impl Footprint {
     /// those of users.
     pub const COMPUTES: Footprint = Footprint(1 << 12);
 
+    /// It keeps something in its server process that no reset takes away.
+    pub const KEEPS: Footprint = Footprint(1 << 13);
+
     /// Both, in a constant.
     #[must_use]
     pub const fn or(self, other: Footprint) -> Footprint {
@@ -79,6 +82,7 @@ impl Footprint {
             it if it.has(Footprint::ADVISORY_LOCK) => "an advisory lock of the session",
             it if it.has(Footprint::SEED) => "the seed of random()",
             it if it.has(Footprint::LIBRARY) => "a loaded library",
+            it if it.has(Footprint::KEEPS) => "what a function keeps in its server process",
             _ => "the state of the session",
         }
     }
@@ -206,12 +210,17 @@ impl<'a> Scan<'a> {
                 return;
             }
             Token::Symbol(b'(') => self.on_parenthesis(),
-            Token::Symbol(b'.') if self.last.is_some_and(|word| word.is_word("PG_TEMP")) => {
+            Token::Symbol(b'.') if self.last.is_some_and(is_temporary_schema) => {
                 self.found |= Footprint::TEMPORARY;
             }
             Token::Word(word) => self.on_word(word, token),
+            Token::Quoted(b"pg_settings") => self.on_view_of_settings(),
             Token::Text(constant) => self.is_asked_in_constants |= names_last_value(constant),
             _ => {}
+        }
+        // What is made from now on may be temporary without a word.
+        if self.first == First::Set && is_temporary_schema(token) {
+            self.found |= Footprint::SUSPECT;
         }
         if self.first == First::Open {
             if let Token::Word(word) = token {
@@ -262,6 +271,7 @@ impl<'a> Scan<'a> {
             Some(b'S') if self.first == First::Set && token.is_word("SEED") => {
                 return self.found |= Footprint::SEED;
             }
+            Some(b'P') if token.is_word("PG_SETTINGS") => return self.on_view_of_settings(),
             Some(b'P' | b'S') => return self.on_statistics(word),
             // UPDATE t SET c = DEFAULT.
             Some(b'D') if token.is_word("DEFAULT") => return self.found |= Footprint::ADVANCES,
@@ -298,6 +308,13 @@ impl<'a> Scan<'a> {
     fn on_into(&mut self, token: Token<'a>) {
         if token.is_word("INTO") && (self.last_is("INSERT") || self.last_is("MERGE")) {
             self.found |= Footprint::ADVANCES;
+        }
+    }
+
+    /// Who updates it sets something ("pg_settings").
+    fn on_view_of_settings(&mut self) {
+        if self.found.has(Footprint::WRITES) {
+            self.found |= Footprint::SETTING;
         }
     }
 
@@ -346,6 +363,11 @@ impl<'a> Scan<'a> {
         };
         self.found |= if is_ours_to_know { harmless::of_function(name) } else { Footprint::SUSPECT };
     }
+}
+
+/// However it is written: as a name, or as a constant in SET.
+fn is_temporary_schema(token: Token<'_>) -> bool {
+    token.is_word("PG_TEMP") || matches!(token, Token::Quoted(b"pg_temp") | Token::Text(b"'pg_temp'"))
 }
 
 #[cfg(test)]
@@ -488,6 +510,16 @@ mod tests {
         check("select 1 into temp t", Footprint::TEMPORARY);
         check("select * into temporary table t from u", Footprint::TEMPORARY);
         check("create table pg_temp.t (a int)", Footprint::TEMPORARY);
+        check("create table \"pg_temp\".t (a int)", Footprint::TEMPORARY);
+        check("set search_path = pg_temp, public", Footprint::SUSPECT);
+        check("set schema 'pg_temp'", Footprint::SUSPECT);
+        check("update pg_catalog.pg_settings set setting = '1' where name = 'x'", Footprint::SETTING);
+        check("select setting from pg_settings", Footprint::CLEAN);
+        check("select pg_replication_origin_session_setup('o')", Footprint::KEEPS);
+        check(
+            "select * from pg_create_logical_replication_slot('s', 'test_decoding', true)",
+            Footprint::KEEPS,
+        );
         check("select pg_advisory_lock(1)", Footprint::ADVISORY_LOCK);
         check("select pg_try_advisory_lock_shared(1)", Footprint::ADVISORY_LOCK);
         check("select setseed(0.5)", Footprint::SEED);

@@ -137,6 +137,15 @@ pub fn of_function(name: &[u8]) -> Footprint {
             | "pg_try_advisory_lock_shared",
         ) => Footprint::ADVISORY_LOCK,
         Some("set_config") => Footprint::SETTING,
+        Some(
+            "pg_replication_origin_session_setup"
+            | "pg_create_physical_replication_slot"
+            | "pg_create_logical_replication_slot"
+            | "pg_copy_physical_replication_slot"
+            | "pg_copy_logical_replication_slot"
+            | "pg_backup_start"
+            | "pg_start_backup",
+        ) => Footprint::KEEPS,
         Some("setseed") => Footprint::SEED,
         Some("currval" | "lastval") => Footprint::LAST_VALUE,
         Some("nextval" | "setval") => Footprint::ADVANCES,

@@ -186,3 +186,28 @@ async fn what_is_harmless_in_one_database_is_not_so_in_another() {
     other.query("select 1").await;
     assert_eq!(harmful.value("show my.tenant").await, "mine");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_finds_what_a_function_keeps_and_its_client_is_told() {
+    let there = format!("host=127.0.0.1 port={} dbname=shop user=app", server().await.port());
+    let sql = "create extension dblink; grant execute on all functions in schema public to app;
+               create function calls_it(t text) returns text language plpgsql as
+               $$ begin return dblink_connect_u('hidden', t); end $$";
+    database("keeping", sql).await;
+    for mode in ["transaction", "statement"] {
+        let proxy = one_connection(mode).await;
+        let mut other = client(proxy.port(), "keeping").await;
+        // What there is, is known.
+        other.query("select 1").await;
+        for function in ["dblink_connect_u('hidden', ", "calls_it("] {
+            let mut keeper = client(proxy.port(), "keeping").await;
+            for warnings in [1, 0] {
+                let said = keeper.query(&format!("select {function}'{there}')")).await;
+                assert!(shown(&said).contains("OK"), "{mode}: {}", shown(&said));
+                assert_eq!(said.iter().filter(|(tag, _)| *tag == b'N').count(), warnings, "{mode}");
+                let found = other.value("select coalesce(dblink_get_connections()::text, '')").await;
+                assert_eq!(found, "", "{mode}");
+            }
+        }
+    }
+}

@@ -64,6 +64,7 @@ const LEAVINGS: &[(&str, &str)] = &[
     ("set my.tenant = 'secret'", "select coalesce(current_setting('my.tenant', true), '')"),
     ("set default_transaction_read_only = on", "show default_transaction_read_only"),
     ("set statement_timeout = '77s'", "show statement_timeout"),
+    ("update pg_settings set setting = '7MB' where name = 'work_mem'", "show work_mem"),
     ("set timezone = 'Asia/Tokyo'", "show timezone"),
     ("set client_encoding = 'LATIN1'", "show client_encoding"),
     (
@@ -94,6 +95,14 @@ const LEAVINGS: &[(&str, &str)] = &[
     (
         "select 1 as v into temp table chosen",
         "select count(*) from pg_class where relname = 'chosen' and pg_table_is_visible(oid)",
+    ),
+    (
+        "begin; set local search_path = pg_temp; create table by_path (v int); commit",
+        "select count(*) from pg_class where relname = 'by_path' and relnamespace = pg_my_temp_schema()",
+    ),
+    (
+        "create table \"pg_temp\".quoted (v int)",
+        "select count(*) from pg_class where relname = 'quoted' and pg_table_is_visible(oid)",
     ),
     (
         "create temp table kept (v int); create temp table dropped (v int) on commit drop",

@@ -159,7 +159,10 @@ impl Pooled {
     pub(super) fn on_text(&mut self, text: &[u8], footprint: Footprint) -> Footprint {
         // Who asks for what a trigger has counted is not waited for.
         let may_advance = footprint.has(Footprint::ADVANCES.or(Footprint::SUSPECT));
-        let footprint = footprint | self.unseen(footprint);
+        let mut footprint = footprint | self.unseen(footprint);
+        if self.mode != PoolMode::Auto && footprint.has(Footprint::SUSPECT) {
+            footprint |= self.group.habits.catalogue.functions().kept_by(text);
+        }
         self.footprint |= footprint;
         if self.mode != PoolMode::Auto || footprint.is_empty() {
             return footprint;
@@ -179,6 +182,9 @@ impl Pooled {
         }
         if footprint.has(Footprint::LIBRARY) {
             self.evidence.ties |= Ties::LIBRARY;
+        }
+        if footprint.has(Footprint::KEEPS) {
+            self.evidence.ties |= Ties::FUNCTION;
         }
         if footprint.has(Footprint::LAST_VALUE) {
             self.evidence.ties |= Ties::LAST_VALUE;
@@ -202,7 +208,8 @@ impl Pooled {
     fn unseen(&self, footprint: Footprint) -> Footprint {
         let mut unseen = Footprint::CLEAN;
         let catalogue = &self.group.habits.catalogue;
-        if footprint.has(Footprint::COMPUTES) && catalogue.has(Unseen::LEAVES) {
+        let leaves = footprint.has(Footprint::COMPUTES) && catalogue.has(Unseen::LEAVES);
+        if leaves || footprint.has(Footprint::TOUCHES) && self.settings.may_make_temporary {
             unseen |= Footprint::SUSPECT;
         }
         let writes = footprint.has(Footprint::WRITES) && catalogue.has(Unseen::ADVANCES_BY_WRITES);

@@ -5,6 +5,8 @@
 //! sum over the rows of `pg_proc` without their bodies, whoever has changed them; only where it is another one
 //! than the last time, a second question reads them, and tells the version of what it has read.
 
+use super::probe::collect_calls;
+use crate::sql::footprint::Footprint;
 use crate::sys::Map;
 use std::sync::Arc;
 
@@ -41,6 +43,16 @@ impl Functions {
     /// Whether one of these may keep something.
     pub fn some_keep(&self, calls: &[Box<str>]) -> bool {
         calls.iter().any(|name| self.keeping.contains_key(name))
+    }
+
+    /// What calling the functions that a text names may keep, as far as they are known.
+    pub fn kept_by(&self, text: &[u8]) -> Footprint {
+        if self.keeping.is_empty() {
+            return Footprint::CLEAN;
+        }
+        let mut calls = Vec::new();
+        collect_calls(text, &mut calls);
+        if self.some_keep(&calls) { Footprint::KEEPS } else { Footprint::CLEAN }
     }
 
     /// To be remembered, if it is not too much.
@@ -93,6 +105,9 @@ mod tests {
         functions.keeps("dblink_connect");
         let calls = |name: &str| [Box::from("f"), Box::from(name)];
         assert!(functions.some_keep(&calls("dblink_connect")));
+        let kept = |text: &str| functions.kept_by(text.as_bytes());
+        assert_eq!(kept("select Dblink_Connect('a', 'b')"), Footprint::KEEPS);
+        assert_eq!(kept("select f('dblink_connect')"), Footprint::CLEAN);
         assert!(!functions.some_keep(&calls("Dblink_Connect")) && !functions.some_keep(&[]));
         let functions = functions.remembered().unwrap();
         assert_eq!((&*functions.version, functions.settings.len()), ("1 2", 1));

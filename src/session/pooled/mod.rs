@@ -518,11 +518,10 @@ impl Pooled {
 }
 
 /// What is left behind for certain.
-const KNOWN: Footprint =
-    Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(Footprint::LIBRARY).or(Footprint::SEED);
+const KNOWN: Footprint = Footprint::TEMPORARY.or(Footprint::ADVISORY_LOCK).or(OF_BACK_END);
 
 /// What no reset takes away.
-const OF_BACK_END: Footprint = Footprint::LIBRARY.or(Footprint::SEED);
+const OF_BACK_END: Footprint = Footprint::LIBRARY.or(Footprint::SEED).or(Footprint::KEEPS);
 
 /// Resets a link on this thread and gives it back then.
 fn clean(mut link: Linked, group: Rc<Group>) {

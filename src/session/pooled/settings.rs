@@ -41,6 +41,8 @@ pub struct Settings {
     reported: Vec<(Vec<u8>, Vec<u8>)>,
     /// How constants are read by the first ones.
     reading: u64,
+    /// What is made may be temporary without a word, by the search path.
+    pub may_make_temporary: bool,
 }
 
 impl Settings {
@@ -95,7 +97,9 @@ impl Settings {
     fn shared(texts: Vec<(Box<str>, Box<str>)>, reported: Vec<(Vec<u8>, Vec<u8>)>) -> Rc<Settings> {
         let read_by = texts.iter().filter(|(name, _)| reading::is_unreported(name));
         let reading = read_by.fold(0, |all, setting| all ^ hash(setting));
-        let settings = Settings { texts, reported, reading };
+        let mut paths = texts.iter().filter(|(name, _)| &**name == "search_path");
+        let may_make_temporary = paths.any(|(_, text)| text.to_ascii_lowercase().contains("pg_temp"));
+        let settings = Settings { texts, reported, reading, may_make_temporary };
         let key = hash(&settings);
         KNOWN.with_borrow_mut(|known| {
             let same = known.by_hash.entry(key).or_default();
