@@ -188,9 +188,9 @@ pub async fn start(config: Config, source: Option<ConfigSource>) -> Result<Runni
             pool.sweep();
             let map = tended.map();
             let is_open = map.door == Door::Open && tended.gate().is_open(sys::now());
-            pool.fill(|destination| {
-                let Destination { site, epoch, life, named, .. } = destination;
-                is_open && map.way() == (*site, *epoch, *life) && map.halts.gives_links(named)
+            pool.fill(|Destination { named, .. }| {
+                let is_wanted = is_open && map.halts.gives_links(named);
+                map.resolve(named).ok().filter(|_| is_wanted)
             });
         }
     });

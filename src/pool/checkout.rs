@@ -8,7 +8,7 @@ use super::seats::{Seat, Seats};
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
 use crate::backend::{self, Address, Destination, Endpoint, Link, Login};
-use crate::base::{Epoch, Moment, Retry, Site};
+use crate::base::{Moment, Retry, Site};
 use crate::config::{self, Tuning};
 use crate::observe::links::{LinkOrigin, LinkState, Links};
 use crate::sys::{self, Map, Resting};
@@ -159,7 +159,6 @@ impl Pool {
         let waited = settings.limits.query_wait_timeout;
         let deadline = tokio::time::Instant::now() + waited;
         let group = self.group(request);
-        group.remember(request);
         let seat = match group.free_seat() {
             Ok(seat) => seat,
             Err(limit) => {
@@ -179,7 +178,7 @@ impl Pool {
                 false => idle.stream.is_silent().then_some(idle.stream),
             };
             if let Some(stream) = stream {
-                let lease = self.lease(group, seat, idle.facts, epoch);
+                let lease = self.lease(request, group, seat, idle.facts);
                 return Ok(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }
         }
@@ -205,7 +204,7 @@ impl Pool {
         let link = match self.open_with_room(request, &group).await? {
             Opened::New(link) => link,
             Opened::Idle(Idle { stream, facts, .. }) => {
-                let lease = self.lease(group, seat, facts, epoch);
+                let lease = self.lease(request, group, seat, facts);
                 return Ok(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }
         };
@@ -235,7 +234,7 @@ impl Pool {
         group.opened(&facts);
         let lost = |source| backend::Error::Lost { at: address, source };
         let stream = Resting::Nowhere(link.stream.detach().map_err(lost)?);
-        let lease = self.lease(group, seat, facts, epoch);
+        let lease = self.lease(request, group, seat, facts);
         Ok(Checkout { stream, leftover: link.leftover.to_vec(), notices: link.notices, lease })
     }
 
@@ -290,7 +289,6 @@ impl Pool {
     /// A link that lies ready, if there is one; nothing is waited for. Can be called on any runtime.
     pub fn at_hand(&self, request: &Request) -> Option<Checkout> {
         let group = self.group(request);
-        group.remember(request);
         let seat = group.free_seat().ok()?;
         let epoch = request.destination.epoch;
         let check_delay = self.0.settings.load().limits.server_check_delay;
@@ -303,7 +301,7 @@ impl Pool {
             }
             let Idle { stream, facts, .. } = idle;
             if stream.is_silent() {
-                let lease = self.lease(group, seat, facts, epoch);
+                let lease = self.lease(request, group, seat, facts);
                 return Some(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }
         }
@@ -367,7 +365,7 @@ impl Pool {
         self.groups().retain(|_, group| {
             group.sweep(|_| false);
             group.welcomes.forget();
-            Arc::strong_count(group) > 1
+            is_needed(group)
         });
     }
 
@@ -376,24 +374,31 @@ impl Pool {
     pub fn sweep(&self) {
         let now = sys::now();
         let unused = self.0.settings.load().limits.server_idle_timeout.map(|timeout| now - timeout);
-        self.groups().retain(|_, group| group.tend(now, unused) || Arc::strong_count(group) > 1);
+        self.groups().retain(|_, group| group.tend(now, unused) || is_needed(group));
     }
 
-    /// Opens links where fewer than `min_size` are open, to destinations that are `wanted`; call it
-    /// every now and then.
-    pub fn fill(&self, wanted: impl Fn(&Destination) -> bool) {
+    /// Opens links where fewer than `min_size` are open; call it every now and then. `current` says where the
+    /// databases are now to which links have led, and where none are wanted.
+    pub fn fill(&self, current: impl Fn(&Destination) -> Option<Destination>) {
         let groups: Vec<Arc<Group>> = self.groups().values().cloned().collect();
-        for group in groups {
-            let Some(request) = group.missing().filter(|request| wanted(&request.destination)) else {
-                continue;
-            };
-            let Ok(seat) = group.free_seat() else { continue };
+        for known in groups {
+            let Some(mut request) = known.kept() else { continue };
+            let Some(destination) = current(&request.destination) else { continue };
+            request.destination = destination;
+            let group = self.group(&request);
+            let seat = if group.is_short() { group.free_seat().ok() } else { None };
+            let Some(seat) = seat else { continue };
             let pool = self.clone();
             self.0.runtime.spawn(async move {
                 let deadline = tokio::time::Instant::now() + FILLED_WITHIN;
                 match pool.open_new(&request, group, seat, deadline).await {
                     Ok(checkout) => checkout.lease.give_back(checkout.stream, Vec::new()),
-                    Err(error) => tracing::debug!(event = "pool.not_filled", %error),
+                    Err(error) => {
+                        tracing::debug!(event = "pool.not_filled", %error);
+                        if error.retry() == Retry::Never {
+                            known.forget();
+                        }
+                    }
                 }
             });
         }
@@ -469,7 +474,9 @@ impl Pool {
         self.0.groups.lock().expect("no holder of the groups panics")
     }
 
-    fn lease(&self, group: Arc<Group>, seat: Seat, facts: Arc<Facts>, epoch: Epoch) -> Lease {
+    fn lease(&self, request: &Request, group: Arc<Group>, seat: Seat, facts: Arc<Facts>) -> Lease {
+        group.remember(request);
+        let epoch = request.destination.epoch;
         let is_reusable = !is_for_replication(&facts.opened_with);
         let counted = Counted::new(&self.0.in_use);
         facts.entry.facts().set_state(LinkState::Active);
@@ -521,6 +528,11 @@ fn jittered(lifetime: Duration, random: [u8; 2]) -> Duration {
     let tenth = u64::try_from(lifetime.as_nanos() / 10).unwrap_or(u64::MAX);
     let share = u64::from(u16::from_ne_bytes(random));
     lifetime - Duration::from_nanos(tenth / u64::from(u16::MAX) * share)
+}
+
+/// Whether somebody uses a group without links, or links of it are to be kept open.
+fn is_needed(group: &Arc<Group>) -> bool {
+    Arc::strong_count(group) > 1 || group.kept().is_some()
 }
 
 /// Links of such clients are nobody else's.

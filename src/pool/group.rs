@@ -129,13 +129,19 @@ impl Group {
         }
     }
 
-    /// How to open a link that is missing, if one is, and if nobody uses the group otherwise now.
-    pub fn missing(&self) -> Option<super::Request> {
-        let open = self.seats_taken() + self.idle_count();
-        if open >= self.rules.load().min_size as usize {
-            return None;
-        }
-        self.last().clone()
+    /// How to open links where some are to be kept open.
+    pub fn kept(&self) -> Option<super::Request> {
+        if self.rules.load().min_size > 0 { self.last().clone() } else { None }
+    }
+
+    /// The server does not let in any more who has used it last.
+    pub fn forget(&self) {
+        *self.last() = None;
+    }
+
+    /// Whether fewer links are open than are to be kept open. Ask without a seat of one's own.
+    pub fn is_short(&self) -> bool {
+        self.seats_taken() + self.idle_count() < self.rules.load().min_size as usize
     }
 
     fn last(&self) -> MutexGuard<'_, Option<super::Request>> {

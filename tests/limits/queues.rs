@@ -1,9 +1,9 @@
 //! Limits of connections to the server: who waits for what, and what the reserve is for.
 
 use crate::stage::{
-    PATIENCE, Raw, TRUST, client, client_of, field, proxy, server, shown, start_up_with, words,
+    PATIENCE, Raw, TRUST, client, client_of, field, new_server, proxy, server, shown, start_up_with, words,
 };
-use cloud_mirror::lab::{Cluster, eventually, that};
+use cloud_mirror::lab::{Cluster, StopMode, eventually, that};
 use std::time::{Duration, Instant};
 
 const HINT: &str = "Try again later, keep transactions shorter, or raise the limit.";
@@ -181,6 +181,20 @@ async fn what_is_kept_open_is_not_opened_for_replication() {
     // The one that replicates counts.
     kept("1", &since).await;
     server.sql("postgres", "alter role app noreplication").await.unwrap();
+}
+
+/// Nobody has to come first after the server was away.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_open_over_a_restart() {
+    let server = new_server().await;
+    let proxy = proxy(&server, &[TRUST, ("pool.min_size", "2")]).await;
+    let kept = async || {
+        eventually(PATIENCE, async || that(back_ends(&server, "true").await, |count| count == "2")).await;
+    };
+    drop(Raw::log_in(&proxy, "app", "shop").await);
+    kept().await;
+    server.restart(StopMode::Fast).await.unwrap();
+    kept().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
