@@ -492,10 +492,11 @@ impl Relay {
             Err(_) => return Poll::Ready(self.link_lost_while_writing()),
         };
         self.account.on_client(region.length, &self.ledger);
+        if self.client_walk.concerned != Concerned::None {
+            self.look_again |= !self.client_in.is_empty();
+            return Poll::Ready(Some(Exit::Concerns(std::mem::take(&mut self.client_walk.concerned))));
+        }
         let exit = match region.stop {
-            Stop::End | Stop::Partial if self.client_walk.concerned != Concerned::None => {
-                return Poll::Ready(Some(Exit::Concerns(std::mem::take(&mut self.client_walk.concerned))));
-            }
             Stop::End | Stop::Partial | Stop::Later => return Poll::Ready(None),
             Stop::Own => Exit::Own,
             Stop::Terminate => Exit::Terminate,

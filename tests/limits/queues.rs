@@ -197,6 +197,28 @@ async fn connections_are_kept_open_over_a_restart() {
     kept().await;
 }
 
+/// A connection that lay ready has what was set when it was opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_for_a_role_by_who_leaves_at_once_counts_for_who_comes_next() {
+    let server = server().await;
+    let proxy = proxy(&server, &[TRUST]).await;
+    let mut setting = Raw::log_in(&proxy, "app", "shop").await;
+    let mut first = Raw::log_in(&proxy, "app", "shop").await;
+    first.send(b"X\0\0\0\x04").await;
+    first.rest().await;
+    let idle = "cloud_mirror_pool_servers{database=\"shop\",user=\"app\",state=\"idle\"} 1.0";
+    eventually(PATIENCE, async || that(proxy.get("/metrics").await?, |text| text.contains(idle))).await;
+    let text = b"alter role app set work_mem = '7MB'\0";
+    let query = [b"Q", &(text.len() as u32 + 4).to_be_bytes()[..], text].concat();
+    setting.send(&[&query[..], b"X\0\0\0\x04"].concat()).await;
+    setting.rest().await;
+    let mut next = Raw::log_in(&proxy, "app", "shop").await;
+    next.query("show work_mem").await;
+    let seen = next.until(b'Z').await;
+    server.sql("postgres", "alter role app reset work_mem").await.unwrap();
+    assert!(seen.iter().any(|(tag, row)| *tag == b'D' && row.ends_with(b"7MB")), "{:?}", shown(&seen));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_loses_its_server_is_refused_and_goes_on() {
     let server = server().await;
