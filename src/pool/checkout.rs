@@ -4,6 +4,7 @@ use super::full::Opened;
 use super::group::{Facts, Group, GroupKey, Idle, Parameters, Reports};
 use super::lease::{Counted, Lease};
 use super::limits::Limit;
+use super::room::Purpose;
 use super::seats::{Seat, Seats};
 use super::welcome::Welcome;
 use super::{CancelTarget, reset};
@@ -23,8 +24,6 @@ use tokio::sync::{Semaphore, watch};
 /// How many links to one server are opened at a time: each costs it a process, and a storm of clients
 /// must leave it time for those who are in.
 const OPENING_MAX: u32 = 16;
-/// How long a link that nobody waits for may wait for its turn to be opened.
-const FILLED_WITHIN: Duration = Duration::from_secs(5);
 /// For how long the Unix socket is passed over after it has refused a role.
 const REFUSAL_KEPT: Duration = Duration::from_secs(60);
 
@@ -182,26 +181,33 @@ impl Pool {
                 return Ok(Checkout { stream, leftover: Vec::new(), notices: Vec::new(), lease });
             }
         }
-        self.open_new(request, group, seat, deadline).await
+        self.open_new(request, group, seat, deadline, Purpose::Use).await
     }
 
     /// Opens a link for a seat.
-    async fn open_new(
+    pub(super) async fn open_new(
         &self,
         request: &Request,
         group: Arc<Group>,
         seat: Seat,
         deadline: tokio::time::Instant,
+        purpose: Purpose,
     ) -> Result<Checkout, PoolError> {
         let (settings, epoch) = (self.settings(), request.destination.epoch);
         let waited = settings.limits.query_wait_timeout;
-        self.make_room(request, &group);
+        if purpose == Purpose::Use {
+            self.make_room(request, &group);
+        }
         let turn = self.opening(request.destination.site).acquire_owned();
         let full = |_| PoolError::Full { waited, limit: Limit::LogIns(OPENING_MAX) };
         let turn = tokio::time::timeout_at(deadline, turn).await.map_err(full)?;
         let _turn = turn.map_err(|_| PoolError::ShuttingDown)?;
         let generation = group.generation();
-        let link = match self.open_with_room(request, &group).await? {
+        let opened = match purpose {
+            Purpose::Use => self.open_with_room(request, &group).await?,
+            Purpose::Stock => Opened::New(self.open(request).await?),
+        };
+        let link = match opened {
             Opened::New(link) => link,
             Opened::Idle(Idle { stream, facts, .. }) => {
                 let lease = self.lease(request, group, seat, facts);
@@ -249,35 +255,6 @@ impl Pool {
         match site {
             Site::Local => self.0.opening[0].clone(),
             Site::Cloud => self.0.opening[1].clone(),
-        }
-    }
-
-    /// Closes idle links until one more may be opened; call it with a seat in hand. They count for the
-    /// limits of their group, of its database and of its user.
-    fn make_room(&self, request: &Request, group: &Group) {
-        let [of_group, of_database, of_user] = group.spare();
-        let most = |spare: u32| usize::try_from(spare).unwrap_or(usize::MAX);
-        if let Some(spare) = of_group {
-            group.trim(most(spare));
-        }
-        let site = request.destination.site;
-        let groups = self.groups();
-        let here = groups.iter().filter(|(key, _)| key.site == site);
-        for (spare, is_meant) in [
-            (
-                of_database,
-                (|key, request| key.database == request.destination.database)
-                    as fn(&GroupKey, &Request) -> bool,
-            ),
-            (of_user, |key, request| key.user == request.login.user),
-        ] {
-            let Some(spare) = spare else { continue };
-            let meant = here.clone().filter(|(key, _)| is_meant(key, request));
-            let mut left = most(spare);
-            for (_, group) in meant {
-                group.trim(left);
-                left -= group.idle_count().min(left);
-            }
         }
     }
 
@@ -377,33 +354,6 @@ impl Pool {
         self.groups().retain(|_, group| group.tend(now, unused) || is_needed(group));
     }
 
-    /// Opens links where fewer than `min_size` are open; call it every now and then. `current` says where the
-    /// databases are now to which links have led, and where none are wanted.
-    pub fn fill(&self, current: impl Fn(&Destination) -> Option<Destination>) {
-        let groups: Vec<Arc<Group>> = self.groups().values().cloned().collect();
-        for known in groups {
-            let Some(mut request) = known.kept() else { continue };
-            let Some(destination) = current(&request.destination) else { continue };
-            request.destination = destination;
-            let group = self.group(&request);
-            let seat = if group.is_short() { group.free_seat().ok() } else { None };
-            let Some(seat) = seat else { continue };
-            let pool = self.clone();
-            self.0.runtime.spawn(async move {
-                let deadline = tokio::time::Instant::now() + FILLED_WITHIN;
-                match pool.open_new(&request, group, seat, deadline).await {
-                    Ok(checkout) => checkout.lease.give_back(checkout.stream, Vec::new()),
-                    Err(error) => {
-                        tracing::debug!(event = "pool.not_filled", %error);
-                        if error.retry() == Retry::Never {
-                            known.forget();
-                        }
-                    }
-                }
-            });
-        }
-    }
-
     /// Retires the links to the databases that are chosen, by site and by their names there: those
     /// that nobody uses are closed now, the others when they are given back.
     pub fn retire(&self, chosen: impl Fn(Site, &[u8]) -> bool) {
@@ -452,7 +402,7 @@ impl Pool {
         (self.0.in_use.load(Ordering::Relaxed), idle)
     }
 
-    fn group(&self, request: &Request) -> Arc<Group> {
+    pub(super) fn group(&self, request: &Request) -> Arc<Group> {
         let key = GroupKey {
             site: request.destination.site,
             user: request.login.user.clone(),

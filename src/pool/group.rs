@@ -243,8 +243,9 @@ impl Group {
     }
 
     /// How many links may lie idle beside those in use: of the group, of its database, of its user.
-    pub fn spare(&self) -> [Option<u32>; 3] {
-        self.seats.spare(&self.key)
+    pub fn spare(&self) -> [Option<usize>; 3] {
+        let count = |spare: u32| usize::try_from(spare).unwrap_or(usize::MAX);
+        self.seats.spare(&self.key).map(|spare| spare.map(count))
     }
 
     /// The newest idle link that fits; the ones of another epoch are closed on the way.

@@ -14,6 +14,7 @@ mod group;
 mod lease;
 mod limits;
 mod reset;
+mod room;
 mod seats;
 mod welcome;
 

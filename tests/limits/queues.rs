@@ -219,6 +219,36 @@ async fn what_is_set_for_a_role_by_who_leaves_at_once_counts_for_who_comes_next(
     assert!(seen.iter().any(|(tag, row)| *tag == b'D' && row.ends_with(b"7MB")), "{:?}", shown(&seen));
 }
 
+/// What nobody waits for takes nobody's connection away.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_kept_open_do_not_drive_out_each_other() {
+    let server = server().await;
+    gone(&server).await;
+    let keys = [TRUST, ("pool.min_size", "1"), ("pool.database.shop.max_db_connections", "1")];
+    let proxy = proxy(&server, &keys).await;
+    let back_end = async |user: &str, database: &str, other_than: &str| {
+        let sql = format!(
+            "select coalesce(min(pid), 0) from pg_stat_activity
+             where datname = '{database}' and usename = '{user}'"
+        );
+        let fact = async || {
+            let pid = server.value("postgres", &sql).await.unwrap();
+            that(pid, |pid| pid != "0" && pid != other_than)
+        };
+        eventually(PATIENCE, fact).await
+    };
+    for (user, database) in [("app", "stock"), ("app", "shop"), ("other", "shop")] {
+        drop(Raw::log_in(&proxy, user, database).await);
+    }
+    let (shop, mut stock) = (back_end("other", "shop", "").await, back_end("app", "stock", "").await);
+    // Each time it is replaced, all pools were looked at.
+    for _ in 0..3 {
+        server.value("postgres", &format!("select pg_terminate_backend({stock})")).await.unwrap();
+        stock = back_end("app", "stock", &stock).await;
+    }
+    assert_eq!(back_end("other", "shop", "").await, shop);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_loses_its_server_is_refused_and_goes_on() {
     let server = server().await;
