@@ -1,7 +1,7 @@
 //! PostgreSQL reads the constants of a statement and finds the types of its parameters when the statement is
 //! prepared. Clients that prepare the same text but read it otherwise do not get each other's.
 
-use crate::raw::{Message, Raw, bind, describe, execute, parse, query, shown, sync};
+use crate::raw::{Message, Raw, bind, describe, execute, message, parse, query, shown, sync};
 use crate::stage::{one_connection, proxy, server};
 
 /// What two clients set, and a text that each of them prepares then.
@@ -145,5 +145,38 @@ async fn parameters_have_the_types_of_columns_as_they_are_now() {
             let found = says(&mut Raw::log_in(proxy.port()).await, &ask, 1).await;
             assert_eq!(found, expected, "{mode}, {change}");
         }
+    }
+}
+
+/// Who was told the types of its parameters sends them so, wherever they have come to.
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_what_their_client_was_told() {
+    const PID: &str = "select pg_backend_pid()";
+    for (mode, kind) in
+        [("transaction", "bigint"), ("transaction", "real"), ("auto", "bigint"), ("auto", "real")]
+    {
+        let proxy = proxy(&[("pool.mode", mode), ("pool.size", "2")]).await;
+        let mut changer = Raw::log_in(proxy.port()).await;
+        changer.query("drop table if exists widened; create table widened (a int)").await;
+        let (mut client, mut one, mut other) = (
+            Raw::log_in(proxy.port()).await,
+            Raw::log_in(proxy.port()).await,
+            Raw::log_in(proxy.port()).await,
+        );
+        client.query("begin").await;
+        let here = client.value(PID).await;
+        client.send(&[parse("s", "insert into widened values ($1)"), describe("s"), sync()].concat()).await;
+        assert!(shown(&client.answers(1).await).contains("\\u{17}"), "{mode}");
+        client.query("commit").await;
+        changer.query(&format!("alter table widened alter a type {kind}")).await;
+        // Its connection is another one now.
+        one.query("begin").await;
+        other.query("begin").await;
+        let is_here = one.value(PID).await == here;
+        if is_here { &mut other } else { &mut one }.query("commit").await;
+        let five = message(b'B', b"\0s\0\0\x01\0\x01\0\x01\0\0\0\x04\0\0\0\x05\0\0");
+        let said = says(&mut client, &[five, execute(), sync()].concat(), 1).await;
+        assert!(said.contains("INSERT 0 1"), "{mode}, {kind}: {said}");
+        assert_eq!(client.value("select a from widened").await, "5", "{mode}, {kind}");
     }
 }

@@ -107,8 +107,13 @@ impl Pooled {
             b't' if matches!(self.journal.describing(next), Some(Act::HiddenDescribe { .. })) => {
                 return Passed::Instead;
             }
-            b'T' if !is_whole && total <= DESCRIPTION_MAX && self.journal.describing(next).is_some() => {
+            b'T' | b't'
+                if !is_whole && total <= DESCRIPTION_MAX && self.journal.describing(next).is_some() =>
+            {
                 return Passed::Not(Stop::Partial);
+            }
+            b't' if let Some(Act::Described { name: Some(name), id }) = self.journal.describing(next) => {
+                self.names.tell_types(name, *id, &frame[HEADER..]);
             }
             b'C' => {
                 let tag = &frame[HEADER..];

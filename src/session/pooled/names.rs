@@ -24,6 +24,8 @@ pub struct Names {
 struct Named {
     statement: Rc<Statement>,
     told: Told,
+    /// The types of its parameters as the client was told of them, and sends them; nothing if it was not.
+    types: Box<[u8]>,
 }
 
 impl Names {
@@ -69,12 +71,27 @@ impl Names {
         self.has_twins |= statement.as_ref().is_some_and(|it| self.is_twin(it));
         self.lost += usize::from(statement.as_ref().is_some_and(|it| it.is_lost));
         let former = match statement {
-            Some(statement) => self.named.insert(name.into(), Named { statement, told: Told::Nothing }),
+            Some(statement) => {
+                let named = Named { statement, told: Told::Nothing, types: Box::default() };
+                self.named.insert(name.into(), named)
+            }
             None => self.named.remove(name),
         };
         let former = former.map(|it| it.statement);
         self.lost -= usize::from(former.as_ref().is_some_and(|it| it.is_lost));
         former
+    }
+
+    /// The client was told the types of the parameters of statement `id`, as in a Parse message.
+    pub fn tell_types(&mut self, name: &[u8], id: u32, types: &[u8]) {
+        if let Some(known) = self.named.get_mut(name).filter(|it| it.statement.id == id) {
+            known.types = types.into();
+        }
+    }
+
+    /// Those that it was told.
+    pub fn types(&self, name: &[u8]) -> &[u8] {
+        self.named.get(name).map_or(&[], |it| &it.types)
     }
 
     /// What a name means is the same in another reading, and what the client was told of it as well.

@@ -68,8 +68,8 @@ impl Pooled {
         (!is_moving && !is_open).then(|| here.wrapping_add(self.group.habits.catalogue.alterations()))
     }
 
-    /// What the client means by a name. Where the link lacks it, it is made as its text is read there now, and
-    /// must not be taken for what others read otherwise.
+    /// What the client means by a name. Where the link lacks it, it is made as its text is read there now, for the
+    /// parameters that the client sends, and must not be taken for what others read otherwise.
     pub(super) fn as_read_now(
         &mut self,
         name: &[u8],
@@ -88,7 +88,7 @@ impl Pooled {
         if is_there {
             return statement;
         }
-        let statement = statement.read_anew(reading);
+        let statement = statement.read_anew(reading, self.names.types(name));
         self.names.read_anew(name, &statement);
         statement
     }

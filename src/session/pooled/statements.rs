@@ -67,9 +67,13 @@ impl Statement {
         STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at, reading))
     }
 
-    /// The same for those who read it otherwise.
-    pub fn read_anew(&self, reading: Option<u64>) -> Rc<Statement> {
-        STATEMENTS.with_borrow_mut(|all| all.intern(&self.body, self.made_at, reading))
+    /// The same for those who read it otherwise, with the types of parameters that a client was told, if it was
+    /// and they are the same everywhere: it goes on to send these.
+    pub fn read_anew(&self, reading: Option<u64>, types: &[u8]) -> Rc<Statement> {
+        let told = [self.text(), b"\0", types].concat();
+        let is_told = !types.is_empty() && !has_user_types(&told);
+        let (body, made_at) = if is_told { (&told[..], None) } else { (&*self.body, self.made_at) };
+        STATEMENTS.with_borrow_mut(|all| all.intern(body, made_at, reading))
     }
 
     /// One of whose text only the beginning is kept.
@@ -256,10 +260,13 @@ mod tests {
         let of =
             |text: &str, reading| Statement::of(&[text.as_bytes(), b"\0\0\0"].concat(), Site::Local, reading);
         let one = of("select timestamptz '2020-01-01'", Some(1));
-        assert!(Rc::ptr_eq(&one, &one.read_anew(Some(1))));
-        let other = one.read_anew(Some(2));
+        assert!(Rc::ptr_eq(&one, &one.read_anew(Some(1), b"")));
+        let other = one.read_anew(Some(2), b"");
         assert_ne!(one.id, other.id);
         assert!(Rc::ptr_eq(&other, &of("select timestamptz '2020-01-01'", Some(2))));
+        let told = one.read_anew(Some(2), b"\0\x01\0\0\0\x17");
+        assert_eq!(told.text_and_types(), (other.text(), &b"\0\0\x01\0\0\0\x17"[..]));
+        assert!(Rc::ptr_eq(&other, &one.read_anew(Some(2), b"\0\x01\0\0\x40\0")));
         // Nobody has what cannot be known, or is another one tomorrow.
         for (text, reading) in [("select 1", None), ("select date 'today'", Some(1))] {
             let one = of(text, reading);
