@@ -180,3 +180,22 @@ async fn parameters_are_what_their_client_was_told() {
         assert_eq!(client.value("select a from widened").await, "5", "{mode}, {kind}");
     }
 }
+
+/// What a pipeline sets for its transaction, as programs do that name a tenant, is no reason to share less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_sets_something_else_shares_its_statements() {
+    let proxy = one_connection("transaction").await;
+    let text = "select 'shared' as by_tenants";
+    for _ in 0..3 {
+        let mut client = Raw::log_in(proxy.port()).await;
+        let sets =
+            [parse("", "select set_config('app.tenant', 'a', true)"), bind("", &[]), execute()].concat();
+        let said = says(&mut client, &[sets, prepared(text, "")].concat(), 1).await;
+        assert!(said.contains("shared"), "{said}");
+    }
+    let count = format!(
+        "select count(*) from pg_prepared_statements where statement = '{}'",
+        text.replace('\'', "''")
+    );
+    assert_eq!(Raw::log_in(proxy.port()).await.value(&count).await, "1");
+}

@@ -18,6 +18,7 @@ use super::habits::Watching;
 use super::has::Has;
 use super::linger::Linger;
 use super::probe::{About, Answer, Found, Probe, collect_calls, collect_names};
+use super::reading::may_change;
 use super::ties::Ties;
 use crate::config::PoolMode;
 use crate::session::memory::{Memory, Tie};
@@ -164,6 +165,7 @@ impl Pooled {
             footprint |= self.group.habits.catalogue.functions().kept_by(text);
         }
         self.footprint |= footprint;
+        self.may_read_otherwise |= may_change(text, footprint);
         if self.mode != PoolMode::Auto || footprint.is_empty() {
             return footprint;
         }

@@ -95,6 +95,8 @@ pub struct Pooled {
     seen: u64,
     /// What statements may have left behind since the link was taken.
     footprint: Footprint,
+    /// One of them may have changed how constants are read.
+    may_read_otherwise: bool,
     /// In `auto` mode: what may hold the link, and what does.
     evidence: Evidence,
     /// Its place in line.
@@ -197,6 +199,7 @@ impl Pooled {
             at_login,
             seen: 0,
             footprint: Footprint::CLEAN,
+            may_read_otherwise: false,
             evidence: Evidence::default(),
             ticket: None,
             knows_it_waits: false,
@@ -318,6 +321,7 @@ impl Pooled {
     fn begin(&mut self, mut link: Linked) -> Linked {
         self.cancel.point_to(link.lease.cancel_target());
         self.footprint = Footprint::CLEAN;
+        self.may_read_otherwise = false;
         self.has_waited();
         if self.was.replace(self.way).is_some_and(|was| was != self.way) {
             count(&self.counters.sessions_moved);

@@ -52,6 +52,18 @@ pub fn reads_clock(text: &[u8]) -> bool {
     }
 }
 
+/// Whether a text that calls functions may change how constants are read, by the name of a setting in it. What
+/// functions do inside is known when the server has told it.
+pub fn may_change(text: &[u8], footprint: Footprint) -> bool {
+    if !footprint.has(Footprint::SETTING.or(Footprint::SUSPECT)) {
+        return false;
+    }
+    let mut words = text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+    let is_named = |word: &[u8]| REPORTED.iter().any(|name| word.eq_ignore_ascii_case(name));
+    // A parameter may be the name.
+    words.any(is_named) || memchr::memmem::find(text, b"($").is_some()
+}
+
 fn names_today(constant: &[u8]) -> bool {
     let mut words = constant.split(|byte| !byte.is_ascii_alphabetic());
     words.any(|word| OF_TODAY.iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes())))
@@ -60,9 +72,8 @@ fn names_today(constant: &[u8]) -> bool {
 impl Pooled {
     /// How a text is read that is sent to the link now; `None` where that is not certain.
     pub(super) fn reading(&self, side: &Side<'_>) -> Option<u64> {
-        let suspect = Footprint::SETTING.or(Footprint::SUSPECT);
         let is_moving = !side.ledger.is_quiet()
-            && (side.has.has_news || side.memory.awaits_change(side.ledger) || self.footprint.has(suspect));
+            && (side.has.has_news || side.memory.awaits_change(side.ledger) || self.may_read_otherwise);
         let is_open = self.changes_catalogue || side.memory.stages(is_unreported);
         let here = side.has.reading ^ self.settings.reading();
         (!is_moving && !is_open).then(|| here.wrapping_add(self.group.habits.catalogue.alterations()))
@@ -97,6 +108,16 @@ impl Pooled {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_name_such_a_setting_may_change_it() {
+        let may = |text: &str| may_change(text.as_bytes(), crate::sql::footprint::footprint(text.as_bytes()));
+        assert!(may("select set_config('timezone', 'UTC', true)"));
+        assert!(may("select set_config($1, $2, true)"));
+        assert!(may("do $$ begin set local DateStyle = 'SQL'; end $$"));
+        assert!(!may("select set_config('app.tenant', $1, true)"));
+        assert!(!may("select f(1)") && !may("select 'timezone'"));
+    }
 
     #[test]
     fn constants_of_today_are_found() {
