@@ -6,7 +6,7 @@
 use crate::base::{Moment, RoleName};
 use crate::sys::Peer;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
@@ -251,6 +251,8 @@ impl ClientFacts {
     /// Wants its session to do something, and wakes it. Can be called on any thread.
     pub fn order(&self, order: Order) {
         self.order.store(order as u8, Ordering::Release);
+        // Whoever begins to serve just now is woken, or finds the order: see `set_waker`.
+        fence(Ordering::SeqCst);
         self.wake();
     }
 
@@ -282,9 +284,11 @@ impl ClientFacts {
         std::future::poll_fn(look).await;
     }
 
-    /// The task that serves the client, to be woken by an order. The first one stays.
+    /// The task that serves the client, to be woken by an order; it looks for one behind this. The first one
+    /// stays.
     pub fn set_waker(&self, waker: &Waker) {
-        let _ = self.waker.set(waker.clone());
+        self.waker.get_or_init(|| waker.clone());
+        fence(Ordering::SeqCst);
     }
 }
 
@@ -367,6 +371,52 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Task(AtomicU32);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_order_is_found_or_wakes_who_begins_just_then() {
+        let clients = Clients::default();
+        let enter = |_| (clients.enter(ClientOrigin::of_test()), Arc::new(Task::default()));
+        let entered: Vec<_> = (0..1000).map(enter).collect();
+        let arrived = AtomicUsize::new(0);
+        // Both come to the same client at the same time.
+        let meet = |turn: usize| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 * (turn + 1) {
+                std::hint::spin_loop();
+            }
+        };
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (turn, (entry, _)) in entered.iter().enumerate() {
+                    meet(turn);
+                    entry.facts().order(Order::Kill);
+                }
+            });
+            let mut found = Vec::new();
+            for (turn, (entry, task)) in entered.iter().enumerate() {
+                let waker = Waker::from(task.clone());
+                meet(turn);
+                entry.facts().set_waker(&waker);
+                found.push(entry.facts().has_order());
+            }
+            found
+        });
+        for (is_found, (_, task)) in found.into_iter().zip(&entered) {
+            assert!(is_found || task.0.load(Ordering::Relaxed) > 0, "nobody hears of it");
+        }
+    }
 
     fn origin(user: &str) -> ClientOrigin {
         ClientOrigin { user: RoleName::new(user).unwrap(), ..ClientOrigin::of_test() }
