@@ -6,7 +6,7 @@
 
 use super::lasting::lasting;
 use super::ledger::{Ledger, Reach, Settled};
-use super::memory::Memory;
+use super::memory::{Memory, Tie};
 use super::notice::{Concerned, Notice, change_of, concerned_links, notice};
 use crate::sql::admin::{self, Place};
 use crate::wire::frame::{HEADER, Head, cstring, head};
@@ -139,7 +139,7 @@ impl ClientWalk {
             b'Q' => return self.query(total, frame, ledger, memory),
             b'P' => return self.parse(total, frame, ledger, memory),
             b'B' | b'E' | b'C' if tag == b'C' || memory.watches_portals() => {
-                if frame.len() < total.min(PEEK) {
+                if frame.len() < total.min(PEEK) || !has_names(tag, total, frame) {
                     return Some(Stop::Partial);
                 }
                 let step = ledger.on_client(tag);
@@ -202,15 +202,18 @@ impl ClientWalk {
         ledger: &mut Ledger,
         memory: &mut Memory,
     ) -> Option<Stop> {
-        if frame.len() < total.min(PEEK) {
+        if frame.len() < total.min(PEEK) || !has_names(b'P', total, frame) {
             return Some(Stop::Partial);
         }
+        let is_whole = frame.len() == total;
         let Some((name, text)) = cstring(&frame[HEADER..]) else {
-            // A name that is longer than any PostgreSQL keeps: it will say so itself.
+            // Without an end it is the server's to refuse; of 32 kB nobody keeps it.
             ledger.on_client(b'P');
+            if !is_whole {
+                memory.tie_by(Tie::TooMuch);
+            }
             return None;
         };
-        let is_whole = frame.len() == total;
         let noticed = notice(text);
         let is_kept = !name.is_empty() || noticed != Notice::Plain;
         if is_kept && !is_whole && total <= KEPT_MAX {
@@ -244,6 +247,12 @@ pub fn is_front_at_hand(bytes: &[u8]) -> bool {
         Head::Bad { .. } => true,
         Head::Partial => false,
     }
+}
+
+/// Whether the names at the start of a message are there to their ends, as far as they may be awaited.
+fn has_names(tag: u8, total: usize, frame: &[u8]) -> bool {
+    let last = usize::from(tag == b'B');
+    frame.len() >= total.min(KEPT_MAX) || memchr::memchr_iter(0, &frame[HEADER..]).nth(last).is_some()
 }
 
 /// Bind, Execute and Close name statements and portals at the start of their bodies.
