@@ -11,6 +11,7 @@
 //! - the context of 57014: where a statement is when a cancel meets it is chance.
 //! - in the pooled modes, the WARNING 01000 about what will not survive.
 //! - after a length that cannot be, PostgreSQL hangs up without a word; the proxy says why first.
+//! - in the pooled modes, the codes of two errors ([`LISTED`]).
 
 use super::{End, Frame, Heard};
 
@@ -33,6 +34,10 @@ pub fn comparable(heard: &Heard) -> Comparable {
     Comparable { welcome, frames, rest: heard.rest.clone() }
 }
 
+/// Codes of errors that differ, as docs/protocol.md says ("What differs from a direct connection"): a statement that executes itself, and a
+/// Bind that is cut off within a failed transaction.
+const LISTED: [(&[u8], &[u8]); 2] = [(b"C54001", b"C26000"), (b"C08P01", b"C25P02")];
+
 /// How the second differs from the first, if it does.
 pub fn difference(direct: &Comparable, through: &Comparable) -> Option<String> {
     if direct.welcome != through.welcome {
@@ -42,7 +47,8 @@ pub fn difference(direct: &Comparable, through: &Comparable) -> Option<String> {
     for at in 0..count {
         let (expected, found) = (direct.frames.get(at), through.frames.get(at));
         let is_our_word_for_a_length = expected.is_none() && found.is_some_and(is_about_length);
-        if expected != found && !is_our_word_for_a_length {
+        let is_listed = expected.zip(found).is_some_and(|(expected, found)| is_listed(expected, found));
+        if expected != found && !is_our_word_for_a_length && !is_listed {
             let from = at.saturating_sub(3);
             let shown = |frames: &[Masked]| -> String {
                 let frames = frames.iter().skip(from).take(8);
@@ -64,6 +70,12 @@ fn cut(body: &[u8]) -> String {
 
 fn is_about_length((tag, body): &Masked) -> bool {
     *tag == 'E' && contains(body, b"invalid length")
+}
+
+fn is_listed(expected: &Masked, found: &Masked) -> bool {
+    let is_error = expected.0 == 'E' && found.0 == 'E';
+    let has = |body: &[u8], code: &[u8]| body.split(|byte| *byte == 0).any(|field| field == code);
+    is_error && LISTED.iter().any(|(direct, through)| has(&expected.1, direct) && has(&found.1, through))
 }
 
 fn contains(body: &[u8], words: &[u8]) -> bool {
