@@ -14,7 +14,7 @@ use crate::wire::message::TransactionStatus;
 use crate::wire::report::Report;
 use bytes::Bytes;
 
-/// How much of a statement is needed to tell its first word, with a name of 63 bytes before it.
+/// The longest command tag that is read.
 pub(super) const PEEK: usize = 192;
 /// The longest statement that is kept whole: a SET, a named prepared statement, a command of ours.
 pub const KEPT_MAX: usize = 32 << 10;
@@ -139,7 +139,7 @@ impl ClientWalk {
             b'Q' => return self.query(total, frame, ledger, memory),
             b'P' => return self.parse(total, frame, ledger, memory),
             b'B' | b'E' | b'C' if tag == b'C' || memory.watches_portals() => {
-                if frame.len() < total.min(PEEK) || !has_names(tag, total, frame) {
+                if !has_names(tag, total, frame) {
                     return Some(Stop::Partial);
                 }
                 let step = ledger.on_client(tag);
@@ -163,30 +163,25 @@ impl ClientWalk {
         ledger: &mut Ledger,
         memory: &mut Memory,
     ) -> Option<Stop> {
-        if frame.len() < total.min(PEEK) {
-            return Some(Stop::Partial);
-        }
+        let Some(body) = body_at_hand(total, frame) else { return Some(Stop::Partial) };
         let is_whole = frame.len() == total;
         let mut change = None;
-        match notice(&frame[HEADER..]) {
+        match notice(body) {
             Notice::Plain => {}
-            Notice::Candidate | Notice::Changing if !is_whole && total <= KEPT_MAX => {
-                return Some(Stop::Partial);
-            }
             Notice::Candidate => {
-                if is_whole && ledger.takes_commands() && is_ours(text_of(&frame[HEADER..])) {
+                if is_whole && ledger.takes_commands() && is_ours(text_of(body)) {
                     return Some(Stop::Own);
                 }
-                self.concerned |= concerned_links(text_of(&frame[HEADER..]));
+                self.concerned |= concerned_links(text_of(body));
             }
-            Notice::Changing if is_whole => change = change_of(text_of(&frame[HEADER..])),
+            Notice::Changing if is_whole => change = change_of(text_of(body)),
             Notice::Changing => {}
         }
         let n = ledger.on_client(b'Q');
         if ledger.is_skipping() {
             return None;
         }
-        if let Some(tie) = lasting(&frame[HEADER..]) {
+        if let Some(tie) = lasting(body) {
             memory.tie_by(tie);
         }
         if let Some(change) = change {
@@ -202,11 +197,9 @@ impl ClientWalk {
         ledger: &mut Ledger,
         memory: &mut Memory,
     ) -> Option<Stop> {
-        if frame.len() < total.min(PEEK) || !has_names(b'P', total, frame) {
-            return Some(Stop::Partial);
-        }
+        let Some(body) = body_at_hand(total, frame) else { return Some(Stop::Partial) };
         let is_whole = frame.len() == total;
-        let Some((name, text)) = cstring(&frame[HEADER..]) else {
+        let Some((name, text)) = cstring(body) else {
             // Without an end it is the server's to refuse; of 32 kB nobody keeps it.
             ledger.on_client(b'P');
             if !is_whole {
@@ -215,10 +208,6 @@ impl ClientWalk {
             return None;
         };
         let noticed = notice(text);
-        let is_kept = !name.is_empty() || noticed != Notice::Plain;
-        if is_kept && !is_whole && total <= KEPT_MAX {
-            return Some(Stop::Partial);
-        }
         if is_whole && noticed == Notice::Candidate && ledger.takes_commands() && is_ours(text_of(text)) {
             return Some(Stop::Own);
         }
@@ -233,11 +222,19 @@ impl ClientWalk {
         if let Some(tie) = lasting(text) {
             memory.tie_by(tie);
         }
+        let is_kept = !name.is_empty() || noticed != Notice::Plain;
         if is_kept || memory.watches_portals() {
             memory.on_parse(step, name, is_whole.then_some(frame), change);
         }
         None
     }
+}
+
+/// What is looked at of a message with a text: all of it, or the beginning of one that is longer than is kept and comes
+/// in pieces. `None` as long as that has not come.
+fn body_at_hand(total: usize, frame: &[u8]) -> Option<&[u8]> {
+    let length = if frame.len() == total { total } else { total.min(KEPT_MAX) };
+    frame.get(HEADER..length)
 }
 
 /// Whether enough of the first message is there to decide what becomes of it.
@@ -249,10 +246,11 @@ pub fn is_front_at_hand(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether the names at the start of a message are there to their ends, as far as they may be awaited.
+/// Whether the names at the start of a Bind, Execute or Close are there to their ends, as far as they may be awaited.
 fn has_names(tag: u8, total: usize, frame: &[u8]) -> bool {
     let last = usize::from(tag == b'B');
-    frame.len() >= total.min(KEPT_MAX) || memchr::memchr_iter(0, &frame[HEADER..]).nth(last).is_some()
+    let is_ended = |body| memchr::memchr_iter(0, body).nth(last).is_some();
+    frame.len() >= total.min(KEPT_MAX) || frame.get(HEADER..).is_some_and(is_ended)
 }
 
 /// Bind, Execute and Close name statements and portals at the start of their bodies.
