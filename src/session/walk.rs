@@ -289,6 +289,11 @@ pub(super) fn ends_the_session(report: &Report) -> bool {
         }
 }
 
+/// What a CommandComplete says, of which `frame` is at hand: nothing, if it is longer than any that is read.
+pub(super) fn command_tag(total: usize, frame: &[u8]) -> &[u8] {
+    if total <= PEEK { &frame[HEADER..] } else { b"" }
+}
+
 /// What an error says about the COPY that it ended. Routine and context are the same in every
 /// language but for the words behind `COPY`.
 pub(super) fn reach_of(report: &Report) -> Reach {
@@ -416,9 +421,10 @@ impl ServerWalk {
                 if !is_whole && total <= PEEK {
                     return Some(Stop::Partial);
                 }
+                let tag = command_tag(total, frame);
                 match ledger.on_server(b'C', None) {
-                    Settled::Step(step) => memory.on_step(step, Some(&frame[HEADER..])),
-                    Settled::Command(n) => memory.on_command(n, &frame[HEADER..]),
+                    Settled::Step(step) => memory.on_step(step, Some(tag)),
+                    Settled::Command(n) => memory.on_command(n, tag),
                     Settled::Nothing | Settled::Failed { .. } | Settled::Ready(_) => {}
                 }
             }

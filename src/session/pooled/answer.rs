@@ -9,7 +9,7 @@ use crate::config::PoolMode;
 use crate::session::ledger::{Ledger, Reach, Settled};
 use crate::session::memory::Memory;
 use crate::session::walk::{
-    PEEK, REPORT_MAX, Region, ServerWalk, Stop, ends_the_session, reach_of, shown, violation,
+    PEEK, REPORT_MAX, Region, ServerWalk, Stop, command_tag, ends_the_session, reach_of, shown, violation,
 };
 use crate::wire::frame::{HEADER, Head, cstring, head};
 use crate::wire::message::{TransactionStatus, error_report};
@@ -116,7 +116,7 @@ impl Pooled {
                 self.names.tell_types(name, *id, &frame[HEADER..]);
             }
             b'C' => {
-                let tag = &frame[HEADER..];
+                let tag = command_tag(total, frame);
                 match side.ledger.on_server(b'C', None) {
                     Settled::Step(step) => {
                         if self.journal.on_step(step) == Shown::No {
