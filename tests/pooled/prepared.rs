@@ -328,3 +328,14 @@ async fn a_setting_is_told_behind_answers_that_are_made_up() {
     ])
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_skipped_without_a_name_is_still_there_under_another() {
+    check(&[
+        batch(&[parse("s", "select 1")]),
+        // The error skips the Parse of the same text.
+        batch(&[parse("wrong", "selec"), parse("", "select 1")]),
+        batch(&[parse("t", "select 1"), bind("t", &[]), execute(), close("t")]),
+    ])
+    .await;
+}

@@ -12,8 +12,9 @@ impl Pooled {
         match act {
             Act::Parse { name, former, on_link, .. } if name.is_empty() => {
                 self.set_unnamed_in(batch, former);
+                // The link may have the same text under a name: that stays.
                 if let (Some(has), Some(id)) = (has, on_link) {
-                    forget(has, id);
+                    forget_unnamed(has, id);
                 }
             }
             Act::Parse { name, id, former, on_link } => {
@@ -76,6 +77,10 @@ impl Pooled {
 
 fn forget(has: &mut has::Has, id: u32) {
     has.statements.remove(id);
+    forget_unnamed(has, id);
+}
+
+fn forget_unnamed(has: &mut has::Has, id: u32) {
     if has.unnamed == Some(id) {
         has.unnamed = Some(has::UNKNOWN);
     }
