@@ -233,6 +233,9 @@ impl Pooled {
                 self.journal.is_outdated(side.ledger.steps_done() + 1) && report.code() == "26000";
             let report = if is_refused { changed_result(&report) } else { report };
             self.learn(&report, side.has);
+            let is_second = self.journal.name_for_error(side.ledger.steps_done() + 1).is_some();
+            // The link has what we thought it has not.
+            side.has.is_spoiled |= report.code() == "42P05" && !is_second && id_in(&report).is_some();
             if is_refused {
                 renamed = Some(report);
             } else if let Some((name, own)) = self.journal.name_for_error(side.ledger.steps_done() + 1) {

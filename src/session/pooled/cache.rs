@@ -69,7 +69,8 @@ impl Cache {
 
     /// The link has it now.
     pub fn insert(&mut self, id: u32, weight: usize) {
-        if self.places.insert(id, self.slots.len()).is_none() {
+        if !self.places.contains_key(&id) {
+            self.places.insert(id, self.slots.len());
             self.slots.push(Slot { id, weight, was_used: true, described: None });
             self.bytes += weight;
         }
@@ -98,6 +99,18 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_there_can_be_put_again() {
+        let mut cache = Cache::default();
+        cache.insert(1, 10);
+        cache.insert(1, 10);
+        cache.insert(2, 10);
+        assert!(cache.uses(1) && cache.uses(2));
+        cache.remove(1);
+        assert!(!cache.uses(1) && cache.uses(2));
+        assert_eq!((cache.len(), cache.bytes), (1, 10));
+    }
 
     fn put(cache: &mut Cache, id: u32, weight: usize, most: usize) -> Vec<u32> {
         let mut gone = Vec::new();
