@@ -14,8 +14,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::coop;
 
-/// What a socket that was full is asked to hold from then on, in bytes; the kernel counts twice as much for its
-/// own needs, and keeps to `net.core.wmem_max`.
+/// What a socket that was full is asked to hold from then on at least, in bytes; the kernel counts twice as much for
+/// its own needs, and keeps to `net.core.wmem_max`.
 const ROOM: usize = 512 << 10;
 
 /// The kernel tells whoever watches a Unix socket for writing of every message that the other side
@@ -105,9 +105,12 @@ impl UnixSocket {
     }
 
     fn watch_for_room(&mut self) -> io::Result<()> {
-        // The system gives what it allows; where that is not more, less is held.
-        let _ = setsockopt(self.reads.get_ref(), SndBuf, &ROOM);
-        let second = self.reads.get_ref().try_clone()?;
+        let stream = self.reads.get_ref();
+        if getsockopt(stream, SndBuf).is_ok_and(|held| held < ROOM) {
+            // The system gives what it allows; where that is not more, less is held.
+            let _ = setsockopt(stream, SndBuf, &ROOM);
+        }
+        let second = stream.try_clone()?;
         self.writes = Some(Box::new(watched(second, Interest::WRITABLE)?));
         Ok(())
     }
